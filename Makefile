@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# An index: what is behind each word stands in tests/checkers, demo and bench. Needs Python 3 and make, nothing else.
+
+PYTHON ?= python3
+CHECK = $(PYTHON) tests/checkers/check.py
+
+.PHONY: help test lint unit demo bench dist venv clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+test: ## every check, on every Python and ansible-core that this machine has
+	@$(CHECK)
+
+lint: ## ruff, mypy --strict, ansible-lint, documentation and changelog
+	@$(CHECK) --main-only lint
+
+unit: ## the runtime's tests on the main Python
+	@$(CHECK) --main-only unit
+
+demo: venv ## a fleet on this machine, shipping real logs; KEEP=1 leaves it running
+	@.venv/bin/python demo/demo.py $(if $(KEEP),--keep)
+
+bench: venv ## throughput and idle cost, against a limit measured in the same run
+	@.venv/bin/python bench/core_throughput.py
+	@.venv/bin/python bench/idle.py
+
+dist: venv ## the collection's tarball, in dist/
+	@.venv/bin/ansible-galaxy collection build --force --output-path dist
+
+venv: ## only .venv, the main environment
+	@$(PYTHON) tests/checkers/environments.py
+
+clean: ## away with everything that was made here
+	rm -rf .venv .venvs .cache dist .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/output
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,277 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The module layout."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: layout
+short_description: Puts folders, links and small files in place, all at once
+version_added: 0.1.0
+author: The logfleet developers (@logfleet)
+description:
+  - Does in one step what would take a step for each folder, link and file otherwise. To start a module costs much more
+    than what it does here, on 3,000 hosts and on one machine that plays eight.
+  - The entries are put in place in their order, and the module stops at the first that it cannot put there.
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+    details:
+      - Files are not validated in check mode, for what validates them may not be there yet.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: full
+    details:
+      - Nothing of O(entries[].secret) is shown.
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: posix
+    support: full
+options:
+  entries:
+    description: What is to be there.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description:
+          - The path of the folder, link or file.
+          - With O(entries[].state=absent) it may be a glob.
+        type: str
+        required: true
+      state:
+        description:
+          - What is to be at O(entries[].path).
+          - V(directory) makes missing parents too, with mode C(0755).
+          - V(link) switches a link at once. What is there and no link is left alone, and the module fails.
+          - V(file) replaces a file's content at once.
+          - V(absent) removes files and links.
+        type: str
+        choices:
+          - directory
+          - link
+          - file
+          - absent
+        required: true
+      to:
+        description: The path that a link points to. It need not exist.
+        type: str
+      content:
+        description: A file's content.
+        type: str
+      secret:
+        description: A file's content where nobody may see it in Ansible's output, instead of O(entries[].content).
+        type: str
+      validate:
+        description:
+          - A command that decides about a file's content before it goes live. The path of a temporary file is appended.
+          - When it fails nothing is changed, and what it printed is the message.
+        type: list
+        elements: str
+      keep:
+        description: The paths that O(entries[].state=absent) leaves alone.
+        type: list
+        elements: str
+        default: []
+      mode:
+        description: The mode of a folder or file, such as V(0750).
+        type: str
+      owner:
+        description: The owner of a folder or file.
+        type: str
+      group:
+        description: The group of a folder or file.
+        type: str
+"""
+
+EXAMPLES = r"""
+- name: Put a folder, a link and a file in place
+  logfleet.shipper.layout:
+    entries:
+      - path: /etc/shipper
+        state: directory
+        mode: "0750"
+      - path: /opt/shipper/current
+        state: link
+        to: /opt/shipper/0.1.0
+      - path: /etc/shipper/producer.env
+        state: file
+        content: "SHIPPER_SUBJECT=shipper\n"
+        mode: "0640"
+        validate: [/usr/local/bin/shipper, producer, --check, --env-file]
+"""
+
+RETURN = r"""
+changed_paths:
+  description: The paths of the entries that were changed, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/shipper/producer.env]
+"""
+
+import glob
+import os
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+_PARENT_MODE = 0o755
+
+
+class Layout:
+    """Puts entries in place and keeps what it changed."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.changed: list[str] = []
+        self.diffs: list[dict[str, str]] = []
+        self._module = module
+
+    def put(self, entry: dict[str, Any]) -> None:
+        """Put one entry in place; fails with a sentence where that cannot be."""
+        try:
+            getattr(self, "_put_" + entry["state"])(entry)
+        except OSError as error:
+            self._module.fail_json(msg="%s: %s" % (entry["path"], error.strerror or error))
+
+    def _put_directory(self, entry: dict[str, Any]) -> None:
+        # A link to a folder is as good as one.
+        path = os.path.realpath(entry["path"])
+        if os.path.lexists(path) and not os.path.isdir(path):
+            self._module.fail_json(msg="%s is no folder: move it away" % path)
+        if not os.path.isdir(path):
+            self._note(entry["path"], "", "directory\n")
+            if not self._module.check_mode:
+                self._make_folders(path)
+        self._set_attributes(entry, path)
+
+    def _make_folders(self, path: str) -> None:
+        missing = [path]
+        while not os.path.isdir(os.path.dirname(missing[-1])):
+            missing.append(os.path.dirname(missing[-1]))
+        for folder in reversed(missing):
+            os.mkdir(folder)
+            # Whatever the umask: the service must get through.
+            os.chmod(folder, _PARENT_MODE)
+
+    def _put_link(self, entry: dict[str, Any]) -> None:
+        path, target = entry["path"], entry["to"]
+        now = os.readlink(path) if os.path.islink(path) else None
+        if now == target:
+            return
+        if now is None and os.path.lexists(path):
+            self._module.fail_json(msg="%s is there and is no link: move it away" % path)
+        self._note(path, "" if now is None else "-> %s\n" % now, "-> %s\n" % target)
+        if not self._module.check_mode:
+            new = os.path.join(os.path.dirname(path), ".shipper-%d" % os.getpid())
+            os.symlink(target, new)
+            os.replace(new, path)
+
+    def _put_file(self, entry: dict[str, Any]) -> None:
+        path = entry["path"]
+        secret = entry["content"] is None
+        content = (entry["secret"] if secret else entry["content"]).encode()
+        now = None
+        if os.path.lexists(path):
+            with open(path, "rb") as file:
+                now = file.read()
+        if now != content:
+            if secret:
+                self._note(path, "what it held is a secret\n" if now else "", "what it holds is a secret\n")
+            else:
+                self._note(path, (now or b"").decode(errors="replace"), content.decode())
+            if not self._module.check_mode:
+                self._replace(entry, content)
+        self._set_attributes(entry, path)
+
+    def _replace(self, entry: dict[str, Any], content: bytes) -> None:
+        handle, new = tempfile.mkstemp(prefix=".shipper-", dir=os.path.dirname(entry["path"]))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            if entry["validate"]:
+                self._validate(entry, new)
+            self._module.set_fs_attributes_if_different(self._module.load_file_common_arguments(entry, path=new), False)
+            os.replace(new, entry["path"])
+        finally:
+            if os.path.lexists(new):
+                os.unlink(new)
+
+    def _validate(self, entry: dict[str, Any], new: str) -> None:
+        code, out, err = self._module.run_command([*entry["validate"], new])
+        if code != 0:
+            self._module.fail_json(
+                msg="%s was left as it is, for what it was to hold cannot work: %s"
+                % (entry["path"], (err or out).strip() or "%s failed" % entry["validate"][0])
+            )
+
+    def _put_absent(self, entry: dict[str, Any]) -> None:
+        for path in sorted(glob.glob(entry["path"])):
+            if path not in entry["keep"]:
+                self._note(path, "file\n", "")
+                if not self._module.check_mode:
+                    os.unlink(path)
+
+    def _set_attributes(self, entry: dict[str, Any], path: str) -> None:
+        if not os.path.lexists(path):
+            return
+        diff: dict[str, Any] = {}
+        arguments = self._module.load_file_common_arguments(entry, path=path)
+        if self._module.set_fs_attributes_if_different(arguments, False, diff):
+            self._note(
+                entry["path"],
+                "".join("%s: %s\n" % item for item in sorted(diff.get("before", {}).items())),
+                "".join("%s: %s\n" % item for item in sorted(diff.get("after", {}).items())),
+            )
+
+    def _note(self, path: str, before: str, after: str) -> None:
+        if path not in self.changed:
+            self.changed.append(path)
+        self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+
+
+def main() -> None:
+    """Ansible's entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "entries": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "str", "required": True},
+                    "state": {
+                        "type": "str",
+                        "choices": ["directory", "link", "file", "absent"],
+                        "required": True,
+                    },
+                    "to": {"type": "str"},
+                    "content": {"type": "str"},
+                    "secret": {"type": "str", "no_log": True},
+                    "validate": {"type": "list", "elements": "str"},
+                    "keep": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                    "mode": {"type": "str"},
+                    "owner": {"type": "str"},
+                    "group": {"type": "str"},
+                },
+                "required_if": [
+                    ("state", "link", ["to"]),
+                    ("state", "file", ["content", "secret"], True),
+                ],
+                "mutually_exclusive": [("content", "secret")],
+            },
+        },
+        supports_check_mode=True,
+    )
+    layout = Layout(module)
+    for entry in module.params["entries"]:
+        layout.put(entry)
+    module.exit_json(changed=bool(layout.changed), changed_paths=layout.changed, diff=layout.diffs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The connection to NATS, made again for ever.
+
+A link is one connection's life and never comes back: nats-py's own reconnecting is off, because it re-sends what was
+given up, keeps state of the old connection and ends for good at some errors. Whoever works on a link waits for the
+next one when it is lost, and does again what was in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import ssl
+from collections.abc import Awaitable
+from typing import Any, Callable
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from . import natsfix
+from .credentials import load_credentials
+from .errors import ConnectionLost, PublishRefused, SettingError
+from .servers import Server
+from .service import Rarely
+from .settings import BrokerSettings
+from .wire import HEADER_ROOM
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+# How long a barrier may take before the connection counts as dead; nats-py would notice after 3 x 120 s.
+BARRIER_TIMEOUT = 10.0
+HEARTBEAT = 10.0
+_BACKOFF_FIRST = 0.25
+_BACKOFF_MOST = 8.0
+
+Handler = Callable[[Msg], Awaitable[None]]
+
+
+def inbox_prefix(role: str, identity: str) -> str:
+    """The inbox of one identity, as one token, so that a permission for web1 does not cover web1.example.net."""
+    return "_INBOX.%s=%s" % (role, identity.replace(".", "="))
+
+
+class Link:
+    """One live connection.
+
+    Attributes: url, which holds no secret; max_payload in bytes, less the room for headers; lost, set when the
+    connection is gone.
+    """
+
+    def __init__(self, client: Client, server: Server, inbox: str) -> None:
+        self.url = server.url
+        self.max_payload = client.max_payload - HEADER_ROOM
+        self.lost = asyncio.Event()
+        self.reason = ""
+        self._client = client
+        self._inbox = "%s.%08x" % (inbox, random.getrandbits(32))
+        self._barriers: dict[str, asyncio.Future[None]] = {}
+        self._numbers = 0
+        self._dropped: dict[int, Callable[[], None]] = {}
+        self._refused: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Listen on the inbox."""
+        await self._client.subscribe(self._inbox + ".*", cb=self._on_inbox)
+
+    async def subscribe(
+        self, subject: str, handler: Handler, *, pending_bytes: int, dropped: Callable[[], None]
+    ) -> None:
+        """Have handler awaited for each message, in order. While it waits up to pending_bytes are queued; beyond that
+        messages are dropped, and dropped is called for each. Raises ConnectionLost."""
+        try:
+            subscription = await self._client.subscribe(subject, cb=handler, pending_bytes_limit=pending_bytes)
+        except nats.errors.Error as error:
+            raise ConnectionLost(str(error)) from None
+        self._dropped[id(subscription)] = dropped
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        """Send a message and wait until the server has it.
+
+        Core NATS has no acknowledgement: a marker to the own inbox, sent behind the message on the same connection,
+        comes back only after the server has read the message. Raises PublishRefused where the server said that this
+        subject is not permitted, and ConnectionLost where it cannot be known whether the message arrived.
+        """
+        self._refused.pop(subject.lower(), None)
+        await self._send(subject, payload, headers)
+        await self.barrier()
+        refusal = self._refused.get(subject.lower())
+        if refusal is not None:
+            raise PublishRefused(refusal)
+
+    async def barrier(self) -> None:
+        """Return when the server has read all that was sent before. Raises ConnectionLost."""
+        self._numbers += 1
+        name = "%s.%d" % (self._inbox, self._numbers)
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers[name] = arrived
+        try:
+            await self._send(name, b"", None)
+            while not arrived.done():
+                heard = self._client.stats["in_msgs"]
+                # Not wait_for: on 3.9 to 3.11 it can lose the race between a result and the time-out.
+                await asyncio.wait({arrived}, timeout=BARRIER_TIMEOUT)
+                # Behind a backlog the marker may be late; only silence means that the server is gone.
+                if not arrived.done() and self._client.stats["in_msgs"] == heard:
+                    self.lose("no answer in %d s" % BARRIER_TIMEOUT)
+                    break
+            if not arrived.done() or self.lost.is_set():
+                raise ConnectionLost(self.reason)
+        finally:
+            self._barriers.pop(name, None)
+            arrived.cancel()
+
+    async def watch(self) -> None:
+        """Return when the link is lost; sees to it that a dead server, or a dead read loop, is noticed."""
+        while not self.lost.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.lost.wait(), HEARTBEAT)
+            if not self.lost.is_set():
+                with contextlib.suppress(ConnectionLost):
+                    await self.barrier()
+
+    def lose(self, reason: str) -> None:
+        """This link is over: everybody who waits on it is told."""
+        if not self.lost.is_set():
+            self.reason = reason
+            self.lost.set()
+            for arrived in self._barriers.values():
+                if not arrived.done():
+                    arrived.set_result(None)
+
+    def on_error(self, error: Exception) -> None:
+        """What nats-py reports: a slow subscription's drop, a permission that is missing, or a broken connection."""
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self._dropped.get(id(error.sub), lambda: None)()
+            return
+        text = str(error)
+        if "permissions violation" in text:
+            logger.warning("%s refuses: %s", self.url, text)
+            # The server quotes the subject, and nats-py has lowered the whole line.
+            _, _, rest = text.partition('publish to "')
+            if rest:
+                self._refused[rest.partition('"')[0]] = text
+        else:
+            self.reason = self.reason or text
+
+    async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        if self.lost.is_set():
+            raise ConnectionLost(self.reason)
+        try:
+            await self._client.publish(subject, payload, headers=headers)
+        except (nats.errors.Error, OSError) as error:
+            self.lose(str(error))
+            raise ConnectionLost(str(error)) from None
+
+    async def _on_inbox(self, msg: Msg) -> None:
+        arrived = self._barriers.get(msg.subject)
+        if arrived is not None and not arrived.done():
+            arrived.set_result(None)
+
+    async def close(self) -> None:
+        """Send what is queued if that goes quickly, and give the connection up."""
+        self.lose("closed")
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._client.close(), 2.0)
+        natsfix.abort(self._client)
+
+
+class Broker:
+    """Keeps one link alive, for ever, on whichever server answers.
+
+    name is shown in the server's monitoring; inbox is the subject below which this identity may receive answers.
+    """
+
+    def __init__(self, settings: BrokerSettings, name: str, inbox: str) -> None:
+        self.reconnects = 0
+        self._settings = settings
+        self._credentials = load_credentials(settings)
+        self._name = name
+        self._inbox = inbox
+        self._link: Link | None = None
+        self._connected = asyncio.Event()
+        self._complain = Rarely(logger.warning)
+        self._handshake_first: set[str] = set()
+
+    async def run(self) -> None:
+        """Connect, watch, connect again; cancel it to stop, which closes the link."""
+        servers = list(self._settings.servers)
+        random.shuffle(servers)
+        failures = 0
+        while True:
+            server = servers[failures % len(servers)]
+            link = await self._connect(server)
+            if link is None:
+                failures += 1
+                await asyncio.sleep(_backoff(failures // len(servers)))
+                continue
+            failures = 0
+            self._complain.forget()
+            logger.info("Connected to %s", link.url)
+            self._link = link
+            self._connected.set()
+            try:
+                await link.watch()
+            finally:
+                await link.close()
+            logger.warning("Disconnected from %s: %s", link.url, link.reason)
+            self.reconnects += 1
+            # A whole fleet loses its server in the same instant and must not come back in one.
+            await asyncio.sleep(_backoff(1))
+
+    @property
+    def current(self) -> Link | None:
+        """The live link, if there is one."""
+        return None if self._link is None or self._link.lost.is_set() else self._link
+
+    async def link(self) -> Link:
+        """The live link; waits for one."""
+        while self.current is None:
+            self._connected.clear()
+            await self._connected.wait()
+        return self.current
+
+    async def _connect(self, server: Server) -> Link | None:
+        settings = self._settings
+        tls = settings.tls_required(server)
+        client = natsfix.FixedClient(require_tls=tls)
+        errors: list[Exception] = []
+        link: Link | None = None
+
+        async def on_error(error: Exception) -> None:
+            if link is None:
+                errors.append(error)
+            else:
+                link.on_error(error)
+
+        async def on_closed() -> None:
+            if link is not None:
+                link.lose(link.reason or str(client.last_error or "the server closed the connection"))
+
+        options: dict[str, Any] = {}
+        if server.token is not None:
+            options["token"] = server.token
+        if server.password is not None:
+            options.update(user=server.user or "", password=server.password)
+        if self._credentials is not None:
+            options.update(user_jwt_cb=self._credentials.jwt, signature_cb=self._credentials.sign)
+        try:
+            await asyncio.wait_for(
+                client.connect(
+                    servers=[server.url],
+                    name=self._name,
+                    inbox_prefix=self._inbox,
+                    error_cb=on_error,
+                    closed_cb=on_closed,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_TIMEOUT,  # type: ignore[arg-type]  # seconds, given to asyncio.wait_for
+                    pending_size=0,
+                    tls=tls_context(settings) if tls else None,
+                    tls_handshake_first=server.url in self._handshake_first,
+                    **options,
+                ),
+                2.5 * CONNECT_TIMEOUT,
+            )
+            link = Link(client, server, self._inbox)
+            await link.start()
+            return link
+        except (nats.errors.Error, OSError, asyncio.TimeoutError, SettingError) as error:
+            cause = errors[-1] if errors and isinstance(error, nats.errors.NoServersError) else error
+            if tls and server.url not in self._handshake_first and _said_nothing(cause):
+                # No INFO in the clear: the server may want the handshake first. Try it that way next time.
+                self._handshake_first.add(server.url)
+            else:
+                self._handshake_first.discard(server.url)
+            self._complain("Cannot connect to NATS at %s: %s; trying again", server.url, _reason(cause))
+            natsfix.abort(client)
+            return None
+
+
+def check_broker(settings: BrokerSettings) -> None:
+    """Look at the files that the settings name. Raises SettingError."""
+    load_credentials(settings)
+    if any(settings.tls_required(server) for server in settings.servers):
+        tls_context(settings)
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext:
+    """The context for one connection: read each time, so that certificates can be replaced without a restart.
+    Raises SettingError."""
+    try:
+        context = ssl.create_default_context(cafile=settings.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingError("NATS_CA", settings.ca or "", "it cannot be read as PEM: %s" % _reason(error)) from None
+    if settings.certificate is not None:
+        try:
+            context.load_cert_chain(settings.certificate, settings.key)
+        except (OSError, ssl.SSLError) as error:
+            remedy = "it and NATS_KEY=%s cannot be read as PEM that belongs together: %s" % (
+                settings.key,
+                _reason(error),
+            )
+            raise SettingError("NATS_CERTIFICATE", settings.certificate, remedy) from None
+    return context
+
+
+def _said_nothing(error: Exception) -> bool:
+    return isinstance(error, asyncio.TimeoutError) or "empty response" in str(error)
+
+
+def _backoff(failures: int) -> float:
+    most = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** min(failures, 10))
+    return most * random.uniform(0.5, 1.0)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text[len("nats: ") :] if text.startswith("nats: ") else text

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: ``shipper COMMAND``. What a command does is in the module of its name."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Callable, NoReturn
+
+from . import __version__, envfile
+from .errors import EXIT_USAGE, SettingError, ShipperError, UsageError, printable
+from .partition import host_subject, is_host, partition
+from .settings import (
+    VARIABLES,
+    consumer_settings,
+    host_name,
+    partition_count,
+    producer_settings,
+    subject_prefix,
+)
+
+EXIT_LOST_READER = 1
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Run one command; the exit code is 0, or 2 with one line on stderr where the input cannot work."""
+    # nats-py imports aiohttp where it is installed, for WebSockets, which are not spoken here: 20 MB for nothing.
+    sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]  # what import takes for "not there"
+    try:
+        options = _parser().parse_args(arguments)
+        env = _environment(options, os.environ if environment is None else environment)
+        command: Callable[[argparse.Namespace, Mapping[str, str]], None] = options.run
+        command(options, env)
+    except ShipperError as error:
+        print("shipper: %s" % error, file=sys.stderr)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        # Whoever read our output has gone, as head does; the interpreter must not complain at its own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_LOST_READER
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _producer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import producer
+
+    settings = producer_settings(env, socket.gethostname())
+    producer.check(settings)
+    if options.check:
+        print("producer: %s publishes to %s" % (settings.host, settings.subject))
+    else:
+        _serve(lambda service: producer.run(settings, service), env)
+
+
+def _consumer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import consumer
+
+    settings = consumer_settings(env)
+    consumer.check(settings)
+    if options.check:
+        numbers = ",".join(str(number) for number in settings.partitions)
+        print("consumer: partitions %s of %s go to %s" % (numbers, settings.prefix, settings.directory))
+    else:
+        _serve(lambda service: consumer.run(settings, service), env)
+
+
+def _partition(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    count = partition_count(env)
+    prefix = subject_prefix(env) if env.get("SHIPPER_SUBJECT") else None
+    rows = []
+    for host in options.hosts or [host_name(env, socket.gethostname())]:
+        if not is_host(host):
+            raise SettingError("HOST", host, "use 1 to 253 ASCII letters, digits, - _ and ., without empty labels")
+        number = partition(host, count)
+        rows.append((host, number, None if prefix is None else host_subject(prefix, number, host)))
+    if options.json:
+        print(json.dumps([{"host": host, "partition": number, "subject": subject} for host, number, subject in rows]))
+    else:
+        for row in rows:
+            print("\t".join(str(cell) for cell in row if cell is not None))
+
+
+def _serve(run: Callable[..., object], env: Mapping[str, str]) -> None:
+    from . import service
+
+    service.start_logging()
+    service.raise_descriptor_limit()
+    _warn_of_typos(env)
+
+    async def serve() -> None:
+        the_service = service.Service()
+        the_service.catch_signals()
+        await run(the_service)  # type: ignore[misc]  # a coroutine function of one of two modules
+
+    asyncio.run(serve())
+
+
+def _warn_of_typos(env: Mapping[str, str]) -> None:
+    import logging
+
+    known = [variable.name for variable in VARIABLES]
+    for name in sorted(env):
+        if name.startswith("SHIPPER_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.85)
+            if near:
+                logging.getLogger(__name__).warning("%s is not a setting; did you mean %s?", name, near[0])
+
+
+def _environment(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings' variables: a flag wins over the environment file, which wins over the environment."""
+    env = {name: value for name, value in environment.items() if name.startswith(("SHIPPER_", "NATS_", "HOSTNAME"))}
+    if options.env_file is not None:
+        env.update(_read_env_file(options.env_file))
+    for variable in VARIABLES:
+        value = getattr(options, variable.name, None)
+        if value is not None:
+            env[variable.name] = value
+    return env
+
+
+def _read_env_file(path: str) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return envfile.parse(file.read())
+    except OSError as error:
+        raise SettingError("--env-file", path, "it cannot be read: %s" % error.strerror) from None
+    except envfile.EnvFileError as error:
+        raise SettingError("--env-file", path, str(error)) from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("%s (see %s --help)" % (printable(message), self.prog))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="shipper", description="Ship log lines over NATS into plain files, host by host, in order.")
+    parser.add_argument("--version", action="version", version="shipper %s" % __version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, run, text in (
+        ("producer", _producer, "tail files and publish their lines to this host's partition"),
+        ("consumer", _consumer, "write the lines of some partitions to files, a folder a host"),
+        ("partition", _partition, "print a host's partition and subject"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        command.set_defaults(run=run)
+        command.add_argument("--env-file", metavar="FILE", help="read variables from FILE, as systemd does")
+        for variable in VARIABLES:
+            if name in variable.commands:
+                command.add_argument(
+                    variable.flag,
+                    dest=variable.name,
+                    metavar=variable.metavar,
+                    help="%s (%s)" % (variable.help, variable.name),
+                )
+        if name == "partition":
+            command.add_argument("--json", action="store_true", help="print JSON")
+            command.add_argument(
+                "hosts", metavar="HOST", nargs="*", help="a host's name; this host's when there is none"
+            )
+        else:
+            command.add_argument("--check", action="store_true", help="validate the settings and exit")
+    return parser

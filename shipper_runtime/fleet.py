@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be wrong with a fleet before anything is changed, and who reads what. Pure; used on the controller only.
+
+A problem is one sentence for an operator: the variable as the operator wrote it, its value, and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .assignment import PARTITIONS_MAX, distribute, partition_range
+from .partition import is_host
+
+PREFIXES = ("producer", "consumer", "shipper")
+# The inventory variables that concern more than one host.
+PARTITIONS = {"producer": "producer_partitions", "consumer": "consumer_partitions", "fleet": "shipper_partitions"}
+HOSTNAME = "producer_hostname"
+READ_PARTITIONS = "consumer_read_partitions"
+GROUPS = ("consumer_group", "shipper_group")
+VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS)
+DEFAULT_GROUP = "archive"
+
+_NAMED = 3
+Inventory = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Plan:
+    """Who reads what, for every consumer; and what stands in the way."""
+
+    partitions: int = 0
+    read_partitions: dict[str, list[int]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def plan_fleet(
+    inventory: Inventory,
+    producers: Sequence[str],
+    consumers: Sequence[str] | None,
+    default_partitions: Any = 0,
+    limited: bool = False,
+) -> Plan:
+    """Look at all hosts at once. inventory holds those of VARIABLES that are set, for each host.
+
+    Hosts of the inventory that are neither producers nor consumers count only where they say how many partitions there
+    are. default_partitions holds where no host says so. consumers is None where it is not asked who reads, and limited
+    says that there may be more of them.
+    """
+    plan = Plan()
+    _agree_on_partitions(plan, inventory, producers, consumers or (), default_partitions)
+    _check_names(plan, inventory, producers)
+    if plan.problems or consumers is None:
+        return plan
+    if producers and not consumers:
+        plan.problems.append(
+            "there is no consumer, so nobody reads %s: add the hosts that archive, or use the role producer in a "
+            "playbook of your own if others do" % partition_range(max(plan.partitions, 1))
+        )
+    groups: dict[str, list[str]] = defaultdict(list)
+    for host in consumers:
+        groups[_group(inventory[host])].append(host)
+    for group, hosts in sorted(groups.items()):
+        _assign_readers(plan, inventory, group, hosts, limited)
+    return plan
+
+
+def misspelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A sentence for each name that is near to a known one, and is none itself."""
+    parts = {tuple(name.split("_", 1)) for name in known if "_" in name}
+    sentences = []
+    for name in sorted(set(names)):
+        prefix, *more = name.split("_", 1)
+        rest = "".join(more)
+        if not rest or (prefix, rest) in parts:
+            continue
+        near = [
+            (distance, "%s_%s" % (known_prefix, known_rest))
+            for known_prefix, known_rest in sorted(parts)
+            for distance in (_far(prefix, rest, known_prefix, known_rest),)
+            if distance is not None
+        ]
+        if near:
+            sentences.append("%s is not a variable of this collection: write %s" % (name, min(near)[1]))
+    return sentences
+
+
+def _far(prefix: str, rest: str, known_prefix: str, known_rest: str) -> int | None:
+    """How many slips lie between two names; None where they are different words. One half of the name must be right,
+    and a short word that differs is another word."""
+    if prefix == known_prefix:
+        distance, length = _distance(rest, known_rest), len(known_rest)
+    elif rest == known_rest:
+        distance, length = _distance(prefix, known_prefix), len(known_prefix)
+    else:
+        return None
+    return distance if distance <= (0 if length < 4 else 1 if length < 7 else 2) else None
+
+
+def _distance(a: str, b: str) -> int:
+    """How many letters were left out, added, replaced or swapped with their neighbour; 3 stands for 3 or more."""
+    if abs(len(a) - len(b)) > 2:
+        return 3
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        before, last, row = row, before, [i]
+        for j, other in enumerate(b, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return min(row[-1], 3)
+
+
+def _agree_on_partitions(
+    plan: Plan, inventory: Inventory, producers: Sequence[str], consumers: Sequence[str], default: Any
+) -> None:
+    claims: dict[tuple[str, int | None], list[str]] = defaultdict(list)
+    members = {host: role for role, hosts in (("consumer", consumers), ("producer", producers)) for host in hosts}
+    for host, variables in inventory.items():
+        names = [PARTITIONS[role] for role in dict.fromkeys((members.get(host, "fleet"), "fleet"))]
+        name = next((name for name in names if variables.get(name) is not None), None)
+        value = None if name is None else variables[name]
+        number = _number(value)
+        if name is not None and number is None:
+            plan.problems.append("%s=%s for %s: use a whole number, 0 or more" % (name, value, host))
+        elif name is not None or host in members:
+            claims[name or PARTITIONS["fleet"], number].append(host)
+    numbers = {claim[1] for claim in claims}
+    if len(numbers) > 1:
+        plan.problems.append(
+            "the fleet disagrees about the number of partitions: %s; give all hosts the same shipper_partitions, such "
+            "as in group_vars/all"
+            % ", ".join(
+                "%s is %s for %s" % (name, "not set" if number is None else number, _names(hosts))
+                for (name, number), hosts in sorted(claims.items(), key=lambda claim: (-len(claim[1]), claim[1]))
+            )
+        )
+        return
+    said = numbers.pop() if numbers else None
+    count = said if said is not None else _number(default)
+    if count is None:
+        plan.problems.append("%s=%s: use a whole number, 0 or more" % (PARTITIONS["fleet"], default))
+    elif count > PARTITIONS_MAX:
+        plan.problems.append("%s=%d: use %d or fewer" % (PARTITIONS["fleet"], count, PARTITIONS_MAX))
+    plan.partitions = count or 0
+
+
+def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for host in producers:
+        name = inventory[host].get(HOSTNAME)
+        shown = "%s=%s for %s" % (HOSTNAME, name, host) if name is not None else "the host name %s" % host
+        name = host if name is None else name
+        if not isinstance(name, str) or not is_host(name):
+            plan.problems.append(
+                "%s cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty labels, "
+                "in producer_hostname" % shown
+            )
+        elif seen.setdefault(name, host) != host:
+            plan.problems.append(
+                "%s and %s both ship as %s: give them different names in producer_hostname" % (seen[name], host, name)
+            )
+
+
+def _group(variables: Mapping[str, Any]) -> str:
+    return str(next((variables[name] for name in GROUPS if variables.get(name) is not None), DEFAULT_GROUP))
+
+
+def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequence[str], limited: bool) -> None:
+    """Who names partitions reads those and no others; the rest is shared by the other consumers of the group."""
+    count = max(plan.partitions, 1)
+    readers: dict[int, list[str]] = defaultdict(list)
+    others = []
+    for host in hosts:
+        wanted = inventory[host].get(READ_PARTITIONS)
+        if not wanted:
+            others.append(host)
+            continue
+        numbers = [_number(item) for item in wanted] if isinstance(wanted, (list, tuple)) else [None]
+        known = sorted({number for number in numbers if number is not None})
+        if None in numbers or known[-1] >= count:
+            plan.problems.append(
+                "%s=%s for %s: use a list of whole numbers from 0 to %d, for shipper_partitions is %d"
+                % (READ_PARTITIONS, wanted, host, count - 1, plan.partitions)
+            )
+        plan.read_partitions[host] = known
+        for number in plan.read_partitions[host]:
+            readers[number].append(host)
+    unread = [number for number in range(count) if number not in readers]
+    twice = [number for number in sorted(readers) if len(readers[number]) > 1]
+    if others and limited:
+        plan.problems.append(
+            "consumer_hosts is empty and the run is limited, so the share of %s cannot be computed: name all hosts "
+            "that archive in consumer_hosts" % _names(others)
+        )
+    elif others:
+        shares: dict[str, list[int]] = {host: [] for host in others}
+        distribute(unread, shares)
+        plan.read_partitions.update(shares)
+    elif unread:
+        plan.problems.append(
+            "%s no reader in the group %s: add %s to %s of one of %s"
+            % (
+                _partitions(unread, "has", "have"),
+                group,
+                "it" if len(unread) == 1 else "them",
+                READ_PARTITIONS,
+                _names(hosts),
+            )
+        )
+    if twice:
+        plan.problems.append(
+            "%s more than one reader in the group %s, %s: take %s from %s of all but one"
+            % (
+                _partitions(twice, "has", "have"),
+                group,
+                _names(sorted({host for number in twice for host in readers[number]})),
+                "it" if len(twice) == 1 else "them",
+                READ_PARTITIONS,
+            )
+        )
+
+
+def _number(value: Any) -> int | None:
+    """A number of partitions, or of a partition, as an inventory or the command line has it."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _partitions(numbers: Sequence[int], one: str, several: str) -> str:
+    if len(numbers) == 1:
+        return "partition %d %s" % (numbers[0], one)
+    return "partitions %s %s" % (_names([str(number) for number in numbers]), several)
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) <= _NAMED:
+        return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+    return "%s and %d more" % (", ".join(names[:_NAMED]), len(names) - _NAMED)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is to be written for a message: nothing twice, nothing reordered, what is missing counted. Pure.
+
+Where sources share a file their lines must stay whole, so that a line's pieces are kept aside until it is complete.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from .wire import FINISHED, Span
+
+LIVES_PER_HOST = 1024
+HOSTS = 16384
+# A line longer than this is cut in two where sources share a file; a host's unfinished lines have this much together.
+ASIDE_MOST = 64 * 1024 * 1024
+_STEP_BACK_TAKEN = 3600.0
+
+
+class Taken(NamedTuple):
+    """data is to be appended; missing bytes of the source lie before it; repeated ones had come before and are not in
+    it; cut says that a line had to be written in two."""
+
+    data: bytes
+    missing: int = 0
+    repeated: int = 0
+    cut: bool = False
+
+
+class SteadyTime:
+    """A clock that does not run backwards: what came later never goes to an earlier file.
+
+    A step back of more than an hour is taken, for it means that the time before was wrong.
+    """
+
+    def __init__(self) -> None:
+        self._latest = 0.0
+
+    def at(self, stamp: float) -> float:
+        """The time to use for something that came at stamp."""
+        if stamp > self._latest or stamp < self._latest - _STEP_BACK_TAKEN:
+            self._latest = stamp
+        return self._latest
+
+
+class _Life:
+    __slots__ = ("aside", "next")
+
+    def __init__(self, begin: int) -> None:
+        self.next = begin
+        self.aside: list[bytes] = []
+
+
+class _Host:
+    __slots__ = ("aside_bytes", "lives")
+
+    def __init__(self) -> None:
+        self.lives: OrderedDict[str, _Life] = OrderedDict()
+        self.aside_bytes = 0
+
+    def put_aside(self, life: _Life, data: bytes) -> None:
+        life.aside.append(data)
+        self.aside_bytes += len(data)
+
+    def complete(self, life: _Life, data: bytes) -> bytes:
+        """What was kept aside of a line, and data behind it."""
+        if not life.aside:
+            return data
+        self.aside_bytes -= sum(map(len, life.aside))
+        whole = b"".join((*life.aside, data))
+        life.aside.clear()
+        return whole
+
+
+class Intake:
+    """Knows for each host and life of a source file which byte comes next.
+
+    A life that is not known is accepted where it begins. So is one that was forgotten: each host has its own limit,
+    and the hosts that were silent for longest go first.
+    """
+
+    def __init__(self, *, whole_lines: bool, hosts: int = HOSTS, lives: int = LIVES_PER_HOST) -> None:
+        self._whole_lines = whole_lines
+        self._hosts: OrderedDict[str, _Host] = OrderedDict()
+        self._hosts_most = hosts
+        self._lives_most = lives
+
+    def take(self, name: str, span: Span, payload: bytes) -> Taken:
+        """What to append for a message of a host; span is as wire.decode checked it against payload."""
+        host = self._host(name)
+        forgotten = b""
+        life = host.lives.get(span.life)
+        if life is None:
+            life = host.lives[span.life] = _Life(span.begin)
+            if len(host.lives) > self._lives_most:
+                _, oldest = host.lives.popitem(last=False)
+                forgotten = host.complete(oldest, b"\n") if oldest.aside else b""
+        else:
+            host.lives.move_to_end(span.life)
+        repeated = max(0, min(life.next, span.end) - span.begin)
+        missing = max(0, span.begin - life.next)
+        if span.begin + repeated == span.end:
+            return Taken(forgotten, 0, repeated)
+        life.next = span.end
+        data = payload if span.partial is not None else payload + b"\n"
+        if repeated:
+            data = data[repeated:]
+        if not self._whole_lines:
+            return Taken(data, missing, repeated)
+        if missing and life.aside:
+            forgotten += host.complete(life, b"\n")
+        data, cut = _whole_lines(host, life, data, span.partial == FINISHED)
+        return Taken(forgotten + data, missing, repeated, cut)
+
+    def leave(self) -> list[tuple[str, bytes]]:
+        """For each host what is kept aside, completed with newlines; it is not kept any longer."""
+        left = []
+        for name, host in self._hosts.items():
+            data = b"".join(host.complete(life, b"\n") for life in host.lives.values() if life.aside)
+            if data:
+                left.append((name, data))
+        return left
+
+    def _host(self, name: str) -> _Host:
+        host = self._hosts.get(name)
+        if host is not None:
+            self._hosts.move_to_end(name)
+            return host
+        host = self._hosts[name] = _Host()
+        if len(self._hosts) > self._hosts_most:
+            oldest = next(iter(self._hosts))
+            if self._hosts[oldest].aside_bytes:
+                self._hosts.move_to_end(oldest)
+            else:
+                del self._hosts[oldest]
+        return host
+
+
+def _whole_lines(host: _Host, life: _Life, data: bytes, finished: bool) -> tuple[bytes, bool]:
+    """The lines that data completes; what follows the last newline is kept aside. And whether a line was cut."""
+    if not life.aside and data.endswith(b"\n"):
+        return data, False
+    end = data.rfind(b"\n") + 1
+    lines = host.complete(life, data[:end]) if end else b""
+    if end < len(data):
+        host.put_aside(life, data[end:])
+    cut = host.aside_bytes > ASIDE_MOST
+    if life.aside and (finished or cut):
+        lines += host.complete(life, b"\n")
+    return lines, cut

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Publishes what the tailer reads: one block in flight per file, re-sent until the server has it.
+
+The tailer is driven from the event loop's thread; what may take long, syncing the positions, happens in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+
+from .blocks import Block
+from .broker import Broker, check_broker, inbox_prefix
+from .errors import ConnectionLost, PublishRefused
+from .positions import PositionStore
+from .service import Rarely, Service
+from .settings import ProducerSettings
+from .tailer import Source, Tailer, check_patterns
+from .wire import encode
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 512 * 1024
+# What all files together may have in flight: 2,000 files with a block each would be a gigabyte.
+FLIGHT_BYTES = 16 * 1024 * 1024
+SAVE_INTERVAL = 1.0
+# How long the loop may sleep: the watchdog, and a stop that came without a wake-up, want it back.
+TICK_MOST = 1.0
+STOP_GRACE = 5.0
+_REFUSED_WAIT = 5.0
+
+
+def check(settings: ProducerSettings) -> None:
+    """Look at all that the settings name, and change nothing. Raises SettingError."""
+    check_broker(settings.broker)
+    check_patterns(settings.files)
+
+
+async def run(settings: ProducerSettings, service: Service) -> None:
+    """Ship until the service is told to stop. Raises SettingError and StateError."""
+    name = "shipper producer %s" % settings.host
+    broker = Broker(settings.broker, name, inbox_prefix("producer", settings.host))
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(PositionStore(settings.state)))
+        tailer = stack.enter_context(contextlib.closing(Tailer(settings.files, store, start=settings.start)))
+        await _Producer(settings, service, store, tailer, broker).run()
+
+
+class _Producer:
+    def __init__(
+        self, settings: ProducerSettings, service: Service, store: PositionStore, tailer: Tailer, broker: Broker
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._store = store
+        self._tailer = tailer
+        self._broker = broker
+        self._flights: set[asyncio.Task[None]] = set()
+        self._flight_bytes = 0
+        self._wake = asyncio.Event()
+        self._refused = Rarely(logger.error)
+        self._failed_save = Rarely(logger.error)
+        self._saving: asyncio.Task[None] | None = None
+        self._saved_at = 0.0
+        self._announced: set[bytes] = set()
+
+    async def run(self) -> None:
+        connecting = asyncio.create_task(self._broker.run())
+        stopping = asyncio.create_task(self._service.stopping.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        self._service.ready("publishing to %s" % self._settings.subject)
+        try:
+            while not stopping.done():
+                if connecting.done():
+                    connecting.result()
+                await self._turn()
+            self._service.stopped()
+            if self._flights:
+                await asyncio.wait(self._flights, timeout=STOP_GRACE)
+        finally:
+            for task in (*self._flights, stopping, connecting):
+                task.cancel()
+            await asyncio.wait({connecting}, timeout=3.0)
+            if self._saving is not None:
+                await asyncio.wait({self._saving})
+            try:
+                self._store.save_if_dirty()
+            except OSError as error:
+                logger.error("Cannot save the positions in %s: %s", self._settings.state, error.strerror)
+
+    async def _turn(self) -> None:
+        """Look at the files, send what is new, sleep until there may be more."""
+        self._wake.clear()
+        now = time.monotonic()
+        # Without a connection too: a rotated file is held open from when its rotation is seen.
+        self._tailer.scan(now)
+        self._announce()
+        link = self._broker.current
+        if link is not None:
+            for source in self._tailer.due(now):
+                if self._flight_bytes >= FLIGHT_BYTES:
+                    break
+                block = source.read(min(BLOCK_BYTES, link.max_payload), link.max_payload, now)
+                if block is not None:
+                    self._launch(source, block)
+        self._save_sometimes(now)
+        self._service.progress()
+        pause = min(self._tailer.next_due(time.monotonic()), TICK_MOST) if link is not None else 0.25
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(pause, 0.001))
+
+    def _announce(self) -> None:
+        for path in self._tailer.opened():
+            if path not in self._announced:
+                self._announced.add(path)
+                logger.info("Publishing %s to %s", os.fsdecode(path), self._settings.subject)
+
+    def _launch(self, source: Source, block: Block) -> None:
+        size = len(block.payload)
+        self._flight_bytes += size
+        task = asyncio.create_task(self._deliver(source, block))
+        self._flights.add(task)
+
+        def landed(done: asyncio.Task[None]) -> None:
+            self._flight_bytes -= size
+            self._flights.discard(task)
+            self._wake.set()
+            if not done.cancelled():
+                done.result()
+
+        task.add_done_callback(landed)
+
+    async def _deliver(self, source: Source, block: Block) -> None:
+        """Send a block until the server has it; its bytes and its id stay the same however often that takes."""
+        headers = encode(self._settings.host, block.span)
+        while True:
+            link = await self._broker.link()
+            if len(block.payload) > link.max_payload:
+                # Another server, with a smaller max_payload: what was never taken may be cut anew.
+                source.release(block)
+                return
+            try:
+                await link.publish(self._settings.subject, block.payload, headers)
+            except ConnectionLost:
+                continue
+            except PublishRefused as refusal:
+                self._refused("Cannot publish to %s: %s; waiting", self._settings.subject, refusal)
+                await asyncio.sleep(_REFUSED_WAIT * random.uniform(0.5, 1.0))
+                continue
+            source.acked(block)
+            return
+
+    def _save_sometimes(self, now: float) -> None:
+        if self._saving is not None and self._saving.done():
+            self._saving = None
+        if self._saving is None and self._store.dirty and now - self._saved_at >= SAVE_INTERVAL:
+            self._saved_at = now
+            self._saving = asyncio.create_task(self._save(self._store.snapshot()))
+
+    async def _save(self, snapshot: bytes) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._store.write, snapshot)
+            self._failed_save.forget()
+        except OSError as error:
+            # A full disk: the positions stay in memory, and what is sent twice after a crash has the same id.
+            self._store.dirty = True
+            self._failed_save("Cannot save the positions in %s: %s; trying again", self._settings.state, error.strerror)

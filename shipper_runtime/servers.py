@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The servers of NATS_URL, with their secrets kept apart from what may be shown. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from .errors import SettingError
+
+DEFAULT_PORT = 4222
+_SCHEMES = ("nats", "tls")
+_HOSTNAME = re.compile(r"[A-Za-z0-9._:%-]+\Z")
+_REMEDY = "write nats://host:4222 or tls://host:4222, several separated by commas"
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: url never holds a secret and may be logged; repr leaves the secrets out."""
+
+    url: str
+    tls: bool
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def parse_servers(value: str, variable: str = "NATS_URL") -> tuple[Server, ...]:
+    """The servers of a comma-separated list. Raises SettingError, whose text holds no user, password or token."""
+    servers = []
+    for part in value.split(","):
+        text = part.strip()
+        try:
+            servers.append(_parse_server(text))
+        except ValueError as problem:
+            raise SettingError(variable, _without_secrets(text, value), "%s; %s" % (problem, _REMEDY)) from None
+    return tuple(servers)
+
+
+def _parse_server(text: str) -> Server:
+    if not text:
+        raise ValueError("a server is missing")
+    try:
+        parts = urlsplit(text if "://" in text else "nats://" + text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("its port is not a number from 1 to 65535") from None
+    if parts.scheme not in _SCHEMES:
+        raise ValueError("the scheme must be nats or tls")
+    if not host or _HOSTNAME.match(host) is None:
+        raise ValueError("it names no host")
+    if port == 0:
+        raise ValueError("its port is not a number from 1 to 65535")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("nothing may follow the port")
+    shown = "[%s]" % host if ":" in host else host
+    user = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
+    return Server(
+        url="%s://%s:%d" % (parts.scheme, shown, port or DEFAULT_PORT),
+        tls=parts.scheme == "tls",
+        user=user if password is not None else None,
+        password=password,
+        # As in every NATS client: a user without a password is a token.
+        token=user or None if password is None else None,
+    )
+
+
+def _without_secrets(part: str, whole: str) -> str:
+    """part without what stands before an @; a comma in a password leaves a part that has none, so that hides all."""
+    if "@" not in whole:
+        return part
+    if "@" not in part:
+        return "***"
+    scheme, separator, _ = part.partition("://")
+    shown = scheme + separator if separator and "@" not in scheme else ""
+    return shown + "***@" + part.rpartition("@")[2]

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every setting of the runtime: what it is called, what it may hold, what it means. Parsed from a mapping; no I/O.
+
+The names are those of fshipper where it has them. A variable that is empty counts as unset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import SettingError
+from .output import OutputPattern, parse_output
+from .partition import host_subject, is_host, is_subject_prefix, partition
+from .servers import Server, parse_servers
+
+Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A setting's name in the environment, who reads it, and one line of help."""
+
+    name: str
+    commands: tuple[str, ...]
+    metavar: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """SHIPPER_FILE is --file, NATS_URL is --nats-url."""
+        name = self.name[len("SHIPPER_") :] if self.name.startswith("SHIPPER_") else self.name
+        return "--" + name.lower().replace("_", "-")
+
+
+_ALL = ("producer", "consumer")
+VARIABLES = (
+    Variable("NATS_URL", _ALL, "URL", "servers, separated by commas"),
+    Variable("NATS_CREDS", _ALL, "FILE", "credentials: a JWT and its seed; needs the Python module nacl"),
+    Variable("NATS_CERTIFICATE", _ALL, "FILE", "client certificate, PEM; the connection must be TLS then"),
+    Variable("NATS_KEY", _ALL, "FILE", "the client certificate's key, PEM"),
+    Variable("NATS_CA", _ALL, "FILE", "certificates that may sign the servers'; the connection must be TLS then"),
+    Variable("SHIPPER_SUBJECT", (*_ALL, "partition"), "PREFIX", "what all subjects begin with"),
+    Variable("SHIPPER_FILE", ("producer",), "PATHS", "files and globs to ship, separated by colons"),
+    Variable(
+        "SHIPPER_START", ("producer",), "WHERE", "beginning or end: where files are begun at the very first start"
+    ),
+    Variable("SHIPPER_PARTITIONS", ("producer", "partition"), "N", "partitions of the whole fleet, 0 for none"),
+    Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
+    Variable("HOSTNAME", ("producer", "partition"), "HOST", "this host's name, instead of the operating system's"),
+    Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
+    Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
+    Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
+    Variable("SHIPPER_OUTPUT", ("consumer",), "PATTERN", "file name below a host's folder: strftime, {source}"),
+    Variable("SHIPPER_ROTATE", ("consumer",), "TIME", "period of a file, such as 1d"),
+    Variable("SHIPPER_MAX_AGE", ("consumer",), "TIME", "how long a file is kept after its period, such as 7d"),
+    Variable("SHIPPER_PLAIN", ("consumer",), "WHAT", "accept or reject messages without headers"),
+    Variable("SHIPPER_GROUP", ("consumer",), "NAME", "name of this set of archive hosts"),
+)
+# Read by the durable mode and the metrics, which this version does not have: to go on without them would break a
+# promise in silence.
+_NOT_YET = {
+    "SHIPPER_STREAM": "durable mode is not part of this version; unset it to ship over core NATS, at most once",
+    "SHIPPER_METRICS": "metrics are not part of this version; unset it",
+}
+
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdw])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_GROUP = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_READ_PARTITIONS_MAX = 65536
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """How to reach NATS. Paths are not opened here; TLS is required where certificate, ca or a tls:// URL says so."""
+
+    servers: tuple[Server, ...]
+    creds: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    ca: str | None = None
+
+    def tls_required(self, server: Server) -> bool:
+        """Whether nothing secret may be sent to this server before the connection is encrypted."""
+        return server.tls or self.certificate is not None or self.ca is not None
+
+
+@dataclass(frozen=True)
+class ProducerSettings:
+    """What one host ships, and as whom: files are paths and globs as written; partition is the computed one."""
+
+    broker: BrokerSettings
+    host: str
+    subject: str
+    partition: int
+    files: tuple[str, ...]
+    start: str
+    state: str
+
+
+@dataclass(frozen=True)
+class ConsumerSettings:
+    """What one worker reads and where it writes: rotate and max_age in seconds."""
+
+    broker: BrokerSettings
+    prefix: str
+    partitions: tuple[int, ...]
+    directory: str
+    output: OutputPattern
+    rotate: int
+    max_age: int
+    accept_plain: bool
+    group: str
+
+
+def broker_settings(env: Environment) -> BrokerSettings:
+    """Raises SettingError."""
+    _refuse_not_yet(env)
+    servers = parse_servers(_required(env, "NATS_URL", "name the servers, such as nats://localhost:4222"))
+    certificate, key = env.get("NATS_CERTIFICATE") or None, env.get("NATS_KEY") or None
+    if (certificate is None) != (key is None):
+        missing = "NATS_KEY" if key is None else "NATS_CERTIFICATE"
+        raise SettingError(missing, None, "a client certificate and its key go together; set both or neither")
+    return BrokerSettings(servers, env.get("NATS_CREDS") or None, certificate, key, env.get("NATS_CA") or None)
+
+
+def producer_settings(env: Environment, os_host: str) -> ProducerSettings:
+    """The producer's settings; os_host is the operating system's name for this host. Raises SettingError."""
+    broker = broker_settings(env)
+    prefix = subject_prefix(env)
+    host = host_name(env, os_host)
+    count = partition_count(env)
+    number = partition(host, count)
+    told = env.get("SHIPPER_PARTITION")
+    if told and _number(env, "SHIPPER_PARTITION") != number:
+        raise SettingError(
+            "SHIPPER_PARTITION",
+            told,
+            "%s is in partition %d of SHIPPER_PARTITIONS=%d; deploy again with the fleet's count, or unset it"
+            % (host, number, count),
+        )
+    files = _required(env, "SHIPPER_FILE", "name the files to ship, separated by colons")
+    if "" in files.split(":"):
+        raise SettingError("SHIPPER_FILE", files, "a path between the colons is empty; take the colon out")
+    if "\0" in files or "\n" in files:
+        raise SettingError("SHIPPER_FILE", files, "a path cannot hold a NUL or a newline")
+    return ProducerSettings(
+        broker=broker,
+        host=host,
+        subject=host_subject(prefix, number, host),
+        partition=number,
+        files=tuple(files.split(":")),
+        start=_choice(env, "SHIPPER_START", ("beginning", "end")),
+        state=env.get("SHIPPER_STATE") or "/var/lib/shipper",
+    )
+
+
+def consumer_settings(env: Environment) -> ConsumerSettings:
+    """Raises SettingError."""
+    broker = broker_settings(env)
+    prefix = subject_prefix(env)
+    rotate = _duration(env, "SHIPPER_ROTATE", "1d")
+    group = env.get("SHIPPER_GROUP") or "archive"
+    if _GROUP.match(group) is None:
+        raise SettingError("SHIPPER_GROUP", group, "use 1 to 64 letters, digits, - and _")
+    output = _required(env, "SHIPPER_OUTPUT", "name the file below a host's folder, such as messages-%Y%m%d")
+    return ConsumerSettings(
+        broker=broker,
+        prefix=prefix,
+        partitions=_partitions(env.get("SHIPPER_READ_PARTITIONS") or "0"),
+        directory=_required(env, "SHIPPER_DIRECTORY", "name the root folder of the archive"),
+        output=parse_output(output, rotate),
+        rotate=rotate,
+        max_age=_duration(env, "SHIPPER_MAX_AGE", "7d"),
+        accept_plain=_choice(env, "SHIPPER_PLAIN", ("accept", "reject")) == "accept",
+        group=group,
+    )
+
+
+def subject_prefix(env: Environment) -> str:
+    """SHIPPER_SUBJECT. Raises SettingError."""
+    prefix = _required(env, "SHIPPER_SUBJECT", "name what all subjects begin with, such as shipper")
+    if not is_subject_prefix(prefix):
+        raise SettingError("SHIPPER_SUBJECT", prefix, "use tokens joined by dots, without *, > and white space")
+    return prefix
+
+
+def host_name(env: Environment, os_host: str) -> str:
+    """HOSTNAME, or else os_host. Raises SettingError where that cannot be part of a subject."""
+    host = env.get("HOSTNAME") or os_host
+    if not is_host(host):
+        raise SettingError("HOSTNAME", host, "use 1 to 253 ASCII letters, digits, - _ and ., without empty labels")
+    return host
+
+
+def partition_count(env: Environment) -> int:
+    """SHIPPER_PARTITIONS. Raises SettingError."""
+    return _number(env, "SHIPPER_PARTITIONS") if env.get("SHIPPER_PARTITIONS") else 0
+
+
+def _refuse_not_yet(env: Environment) -> None:
+    for name, remedy in _NOT_YET.items():
+        if env.get(name):
+            raise SettingError(name, env[name], remedy)
+
+
+def _required(env: Environment, name: str, remedy: str) -> str:
+    value = env.get(name)
+    if not value:
+        raise SettingError(name, None, remedy)
+    return value
+
+
+def _number(env: Environment, name: str) -> int:
+    value = env[name]
+    if _NUMBER.match(value) is None:
+        raise SettingError(name, value, "use a whole number, 0 or more")
+    return int(value)
+
+
+def _choice(env: Environment, name: str, choices: tuple[str, str]) -> str:
+    value = env.get(name) or choices[0]
+    if value not in choices:
+        raise SettingError(name, value, "use %s or %s" % choices)
+    return value
+
+
+def _duration(env: Environment, name: str, default: str) -> int:
+    value = env.get(name) or default
+    match = _DURATION.match(value)
+    if match is None:
+        raise SettingError(name, value, "use a whole number above 0 and one of s, m, h, d, w, such as %s" % default)
+    return int(match.group(1)) * _SECONDS[match.group(2)]
+
+
+def _partitions(value: str) -> tuple[int, ...]:
+    numbers: set[int] = set()
+    for part in value.split(","):
+        match = _RANGE.match(part.strip())
+        first, last = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (1, 0)
+        if last < first:
+            raise SettingError("SHIPPER_READ_PARTITIONS", value, "use numbers and ranges, such as 0-4,9")
+        if last - first >= _READ_PARTITIONS_MAX:
+            raise SettingError("SHIPPER_READ_PARTITIONS", value, "these are more than %d" % _READ_PARTITIONS_MAX)
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))

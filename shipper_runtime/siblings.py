@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files as the tailer reads them, plain and compressed, and the rotated names beside a path."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import gzip
+import logging
+import lzma
+import os
+import stat
+import time
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Union, cast
+
+from .errors import printable
+from .identity import Key, Record, agrees
+from .rotation import Rotated, renamed, rotated
+
+logger = logging.getLogger(__name__)
+
+_SECOND_NS = 1_000_000_000
+# A folder that was changed less than this before it was listed may change again without another time stamp.
+_RACY_NS = 1_000_000_000
+_LOOKS_MOST = 10
+_CHUNK = 256 * 1024
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
+
+
+def show(path: bytes) -> str:
+    """A path on one line of a log."""
+    return printable(os.fsdecode(path))
+
+
+class PlainFile:
+    """A regular file, open for reading. Raises OSError where it cannot be, or is not a regular file."""
+
+    whole = False
+
+    def __init__(self, path: bytes) -> None:
+        # Not blocking: a FIFO may have taken the file's place since it was looked at.
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        if not stat.S_ISREG(self.stat().st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, "not a regular file")
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._fd)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """What is there of these bytes, by one pread: fewer only at the end of the file."""
+        return os.pread(self._fd, length, offset)
+
+    def data_from(self, offset: int) -> int:
+        """Where the first bytes at or behind offset may be that are not a hole; offset itself if there are none."""
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError:
+            return offset
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class CompressedFile:
+    """A compressed file, read forward as the bytes that were compressed; reading further back begins it again.
+
+    Nothing is appended to it any more. What is damaged or cut off ends it, and is said.
+    """
+
+    whole = True
+
+    def __init__(self, path: bytes, codec: str) -> None:
+        opener = _OPENERS.get(codec)
+        if opener is None:
+            raise OSError(errno.ENOTSUP, "compressed with %s, which cannot be read" % codec)
+        self._path = path
+        self._opener = opener
+        self._raw = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY), "rb")  # noqa: SIM115
+        self._begin()
+
+    def _begin(self) -> None:
+        self._raw.seek(0)
+        self._stream = self._opener(self._raw)
+        self._base = 0
+        self._window = b""
+        self._ended = False
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._raw.fileno())
+
+    def read(self, offset: int, length: int) -> bytes:
+        """What is there of these bytes: fewer only at the end."""
+        if offset < self._base:
+            self._begin()
+        while not self._ended and self._base + len(self._window) < offset + length:
+            self._window = self._window[max(0, offset - self._base) :] + self._more(offset)
+        return self._window[offset - self._base : offset - self._base + length]
+
+    def _more(self, offset: int) -> bytes:
+        self._base += min(len(self._window), max(0, offset - self._base))
+        try:
+            chunk = self._stream.read(_CHUNK)
+        except _DAMAGED as error:
+            logger.warning("Damaged %s: what follows cannot be read: %s", show(self._path), error)
+            chunk = b""
+        self._ended = chunk == b""
+        return chunk
+
+    def data_from(self, offset: int) -> int:
+        return offset
+
+    def close(self) -> None:
+        with contextlib.suppress(*_DAMAGED):
+            self._stream.close()
+        self._raw.close()
+
+
+_OPENERS = cast("dict[str, Callable[..., BinaryIO]]", {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open})
+READABLE = ("", *_OPENERS)
+
+AnyFile = Union[PlainFile, CompressedFile]
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """A regular file beside a path, as stat saw it; rotated tells how its name comes from the path's."""
+
+    path: bytes
+    key: Key
+    size: int
+    mtime: int
+    rotated: Rotated | None = None
+
+    @property
+    def identity(self) -> tuple[Key, int, int]:
+        """Stays the same while nothing is written: an inode that was given to another file has another one."""
+        return (self.key, self.mtime, self.size)
+
+    @property
+    def codec(self) -> str:
+        return self.rotated.codec if self.rotated else ""
+
+    @property
+    def sure(self) -> bool:
+        return self.rotated is not None and self.rotated.sure
+
+    def open(self) -> AnyFile:
+        return open_file(self.path, self.codec)
+
+    def made_like(self, other: Sibling) -> bool:
+        """Whether both names were made in the same way from the path's."""
+        return self.rotated is not None and other.rotated is not None and self.rotated.shape == other.rotated.shape
+
+    def newer_than(self, other: Sibling) -> bool:
+        if self.rotated and other.rotated and self.rotated.shape == other.rotated.shape:
+            return self.rotated.age > other.rotated.age
+        return self.mtime > other.mtime
+
+
+def open_file(path: bytes, codec: str) -> AnyFile:
+    return CompressedFile(path, codec) if codec else PlainFile(path)
+
+
+def look(path: bytes, how: Rotated | None = None) -> Sibling | None:
+    """The regular file at path, or None."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Sibling(path, (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns, how)
+
+
+class Folders:
+    """The names in folders, listed again only where the folder has changed; generation counts the listings."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._known: dict[bytes, tuple[int, bool, list[bytes]]] = {}
+
+    def names(self, folder: bytes) -> list[bytes]:
+        """The sorted names in folder; none where it cannot be read."""
+        try:
+            changed = os.stat(folder).st_mtime_ns
+            known = self._known.get(folder)
+            if known and known[0] == changed and known[1]:
+                return known[2]
+            names = sorted(os.listdir(folder))
+        except OSError:
+            if self._known.pop(folder, None):
+                self.generation += 1
+            return []
+        self.generation += 1
+        self._known[folder] = (changed, time.time_ns() - changed > _RACY_NS, names)
+        return names
+
+    def snapshot(self, path: bytes) -> tuple[Sibling | None, list[Sibling]]:
+        """The file at path, and those that may come from rotating it or what it links to, oldest first.
+
+        Not among them are the file at path itself, under whatever name, and a compressed one that is also there
+        uncompressed. Renames may be going on: it is looked at until two looks agree, so that no file is missed.
+        """
+        seen = self._look_around(path)
+        for _ in range(_LOOKS_MOST):
+            before, seen = seen, self._look_around(path)
+            if [(sibling.path, sibling.key) for sibling in before] == [(sibling.path, sibling.key) for sibling in seen]:
+                break
+        own = next((sibling for sibling in seen if sibling.rotated is None), None)
+        plain = {sibling.path for sibling in seen if not sibling.codec}
+        family = {
+            sibling.key: sibling
+            for sibling in seen
+            if sibling.rotated is not None
+            and (own is None or sibling.key != own.key)
+            and not (sibling.codec and os.path.join(os.path.dirname(sibling.path), sibling.rotated.stem) in plain)
+        }
+        return own, oldest_first(family.values())
+
+    def _look_around(self, path: bytes) -> list[Sibling]:
+        bases = {path: None}
+        with contextlib.suppress(OSError):
+            bases[os.path.realpath(path)] = None
+        seen = [look(path)]
+        for base in bases:
+            folder, name = os.path.split(base)
+            for candidate, how in self._rotated(folder, name):
+                if os.path.join(folder, candidate) not in bases:
+                    seen.append(look(os.path.join(folder, candidate), how))
+        return [sibling for sibling in seen if sibling is not None]
+
+    def _rotated(self, folder: bytes, base: bytes) -> Iterator[tuple[bytes, Rotated]]:
+        names = self.names(folder)
+        prefix = base.rpartition(b".")[0] or base
+        for name in names[bisect_left(names, prefix) :]:
+            if not name.startswith(prefix):
+                return
+            how = rotated(base, name)
+            if how is not None:
+                yield name, how
+
+    def with_key(self, path: bytes, key: Key) -> Sibling | None:
+        """The file of this device and inode beside path, whatever its name."""
+        folder, base = os.path.split(path)
+        for name in self.names(folder):
+            sibling = look(os.path.join(folder, name), rotated(base, name) or renamed(name))
+            if sibling is not None and sibling.key == key:
+                return sibling
+        return None
+
+
+def oldest_first(siblings: Iterable[Sibling]) -> list[Sibling]:
+    """By name where all names are made alike (compressing may have changed the times), otherwise by time."""
+    found = list(siblings)
+    if len({sibling.rotated.shape for sibling in found if sibling.rotated}) == 1:
+        return sorted(found, key=lambda sibling: sibling.rotated.age if sibling.rotated else ())
+    return sorted(found, key=lambda sibling: (sibling.mtime, sibling.rotated.age if sibling.rotated else ()))
+
+
+def holds(record: Record, file: AnyFile) -> bool:
+    """Whether file is, byte for byte as far as is remembered, the one of the record."""
+    head = file.read(0, record.head_length)
+    tail = file.read(record.offset - record.tail_length, record.tail_length)
+    return agrees(record, head, tail)
+
+
+def find_copy(record: Record, candidates: list[Sibling]) -> tuple[Sibling, AnyFile] | None:
+    """The first candidate that holds what was read of the record's file, opened: of several files that begin alike, the
+    oldest that is not older than what was read.
+    """
+    if record.head_length == 0 or not record.tail_hash:
+        return None
+    for sibling in candidates:
+        # bzip2 and others keep times to the second only.
+        seen = record.mtime if sibling.mtime % _SECOND_NS else record.mtime - record.mtime % _SECOND_NS
+        if sibling.mtime < seen or (not sibling.codec and sibling.size < record.offset):
+            continue
+        try:
+            file = sibling.open()
+        except OSError as error:
+            logger.warning("Cannot look into %s for the rest of %s: %s", show(sibling.path), show(record.source), error)
+            continue
+        if holds(record, file):
+            return sibling, file
+        file.close()
+    return None

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a message says about the bytes it carries: docs/wire.md as code. Pure.
+
+A payload is one or more whole lines without the last newline. Where the bytes do not end at a newline, the message
+says so: a line that is longer than a message goes on in the next one ("more"), or its file is finished ("end").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from .errors import WireError
+from .partition import is_host
+
+MSG_ID = "Nats-Msg-Id"
+SOURCE = "Shipper-Source"
+LIFE = "Shipper-Life"
+BEGIN = "Shipper-Begin"
+END = "Shipper-End"
+HEAD = "Shipper-Head"
+PARTIAL = "Shipper-Partial"
+
+MORE = "more"
+FINISHED = "end"
+
+# Subject, Nats-Msg-Id, our headers and the server's own on the way to a reader; payload and headers together may not
+# exceed max_payload, or nats-server closes the connection.
+HEADER_ROOM = 4096
+# A path is at most 4096 bytes and three characters a byte when quoted; what does not fit is refused at the producer.
+SOURCE_MAX_BYTES = 1024
+
+_LIFE = re.compile(r"[0-9a-f]{32}\Z")
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
+_HEAD = re.compile(r"(0|[1-9][0-9]{0,3}):([0-9a-f]{32})\Z")
+_OFFSET_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a message's bytes come from: [begin, end) of one life of a source file.
+
+    end - begin is the payload's length and 1 more for the newline that is not sent, except where partial is set.
+    head_length and head_hash name the file's first bytes (at most 1 KiB), 16 bytes of blake2b in hex.
+    """
+
+    source: bytes
+    life: str
+    begin: int
+    end: int
+    head_length: int
+    head_hash: str
+    partial: str | None = None
+
+
+def encode(host: str, span: Span) -> dict[str, str]:
+    """The headers of a message of host that carries span."""
+    headers = {
+        MSG_ID: "%s:%s:%d:%d" % (host, span.life, span.begin, span.end),
+        SOURCE: quote_from_bytes(span.source, safe="/"),
+        LIFE: span.life,
+        BEGIN: "%d" % span.begin,
+        END: "%d" % span.end,
+        HEAD: "%d:%s" % (span.head_length, span.head_hash),
+    }
+    if span.partial is not None:
+        headers[PARTIAL] = span.partial
+    return headers
+
+
+def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | None:
+    """The span of a message, or None for a plain one, which is a message without any of our headers.
+
+    Unknown headers are ignored. Raises WireError where our headers are there but incomplete or contradict themselves:
+    such a message is not taken for a plain line.
+    """
+    if not headers or not any(name.startswith("Shipper-") for name in headers):
+        return None
+    try:
+        source, life, head = headers[SOURCE], headers[LIFE], headers[HEAD]
+        begin, end = headers[BEGIN], headers[END]
+    except KeyError as missing:
+        raise WireError("header missing: %s" % missing.args[0]) from None
+    if _LIFE.match(life) is None:
+        raise WireError("bad %s" % LIFE)
+    if _NUMBER.match(begin) is None or _NUMBER.match(end) is None or int(end) > _OFFSET_MAX:
+        raise WireError("bad offset")
+    parsed_head = _HEAD.match(head)
+    if parsed_head is None:
+        raise WireError("bad %s" % HEAD)
+    partial = headers.get(PARTIAL)
+    if partial not in (None, MORE, FINISHED):
+        raise WireError("bad %s" % PARTIAL)
+    length = int(end) - int(begin)
+    if length != payload_length + (partial is None) or length <= 0:
+        raise WireError("length and offsets disagree")
+    return Span(
+        source=_source_path(source),
+        life=life,
+        begin=int(begin),
+        end=int(end),
+        head_length=int(parsed_head.group(1)),
+        head_hash=parsed_head.group(2),
+        partial=partial,
+    )
+
+
+def _source_path(quoted: str) -> bytes:
+    path = unquote_to_bytes(quoted)
+    parts = path.split(b"/")
+    confined = all(part not in (b"", b".", b"..") and len(part) <= 255 for part in parts[1:])
+    if not path.startswith(b"/") or len(path) > SOURCE_MAX_BYTES or b"\0" in path or not confined:
+        raise WireError("bad %s" % SOURCE)
+    return path
+
+
+def subject_host(prefix: str, number: int, subject: str) -> str:
+    """The host of a subject of this partition. Raises WireError where that part of the subject is not a host."""
+    start = "%s.p%d." % (prefix, number)
+    host = subject[len(start) :]
+    if not subject.startswith(start) or not is_host(host):
+        raise WireError("bad host")
+    return host

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the project's checks on every Python and ansible-core that this machine has, and says what it could not run.
+
+    python3 tests/checkers/check.py             all of them
+    python3 tests/checkers/check.py lint unit   those of some groups: lint, unit, integration, collection, ansible-test
+
+Two lanes run beside each other: what is about Python, and what is about Ansible. A check's output is kept below
+.cache/reports and shown when it failed; nothing is written outside .venv, .venvs and .cache. The last line is
+"N passed, N failed", tests and linters added up; the exit code is 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from environments import (
+    CORE_2_17,
+    CORE_2_21,
+    MAIN,
+    OLDEST,
+    ROOT,
+    Environment,
+    EnvironmentProblem,
+    find_pythons,
+    prepare,
+    python_folders,
+)
+
+CACHE = ROOT / ".cache"
+HOME = CACHE / "home"
+REPORTS = CACHE / "reports"
+COLLECTIONS = CACHE / "collections"
+COLLECTION = COLLECTIONS / "ansible_collections" / "logfleet" / "shipper"
+LIMIT_SECONDS = 1200
+GROUPS = ("lint", "unit", "integration", "collection", "ansible-test")
+# Stands in a command for the version of the environment's Python, such as 3.10.
+PYTHON_VERSION = "PYTHON_VERSION"
+
+# The releases of pip that ansible-test 2.17, 2.18 and 2.19, 2.20 and 2.21 ask for.
+_ANSIBLE_TEST_PIPS = ("23.1.2", "24.2", "25.2")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One command in one environment, which may leave junit reports: their tests are counted one by one."""
+
+    group: str
+    name: str
+    environment: Environment
+    command: tuple[str, ...]
+    folder: Path = ROOT
+
+    @property
+    def title(self) -> str:
+        return "%s, %s" % (self.name, self.environment.folder)
+
+    @property
+    def lane(self) -> str:
+        """Ansible's tools work in one copy of the collection, one after the other."""
+        return "Ansible" if self.folder == COLLECTION or self.group == "collection" else "Python"
+
+    @property
+    def log(self) -> Path:
+        return REPORTS / ("%s.log" % self.title.replace(" ", "-").replace("/", "-"))
+
+    @property
+    def reports(self) -> list[Path]:
+        if self.command[0] == "pytest":
+            return [self.log.with_suffix(".xml")]
+        return (
+            sorted(COLLECTION.glob("tests/output/junit/*.xml")) if self.command[:2] == ("ansible-test", "units") else []
+        )
+
+
+@dataclass
+class Outcome:
+    """How a check went: tests passed, failed and skipped (with the reasons), a linter being one test."""
+
+    check: Check
+    seconds: float
+    passed: int = 0
+    failed: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        count = "%d passed, %d failed" % (self.passed, self.failed) if self.check.reports else ""
+        word = "FAILED" if self.failed else "ok"
+        return ("%-6s %6.1f s  %-42s %s" % (word, self.seconds, self.check.title, count)).rstrip()
+
+
+def plan() -> list[Check]:
+    """All checks, the quick ones first. The main environment's ansible-core is between those of the other two."""
+    checks = [
+        Check("lint", "ruff", MAIN, ("ruff", "check", ".")),
+        Check("lint", "mypy --strict", MAIN, ("mypy",)),
+        Check("lint", "antsibull-changelog", MAIN, ("antsibull-changelog", "lint"), COLLECTION),
+        Check(
+            "lint",
+            "antsibull-docs",
+            MAIN,
+            (
+                *("antsibull-docs", "lint-collection-docs", "--plugin-docs"),
+                *("--validate-collection-refs=all", "--skip-rstcheck", "."),
+            ),
+            COLLECTION,
+        ),
+        Check(
+            "lint",
+            "ansible-lint",
+            MAIN,
+            ("ansible-lint", "--offline", "--profile", "production", "--strict", "--exclude", "tests/output"),
+            COLLECTION,
+        ),
+    ]
+    for environment in (MAIN, OLDEST, CORE_2_21):
+        checks.append(Check("unit", "runtime", environment, ("pytest", "tests/runtime")))
+        checks.append(Check("integration", "integration", environment, ("pytest", "tests/integration")))
+    for environment in (CORE_2_17, CORE_2_21):
+        checks.append(Check("collection", "collection", environment, ("pytest", "tests/collection")))
+        units = ("ansible-test", "units", "--venv", "--python", PYTHON_VERSION, "--color", "no")
+        sanity = ("ansible-test", "sanity", "--venv", "--color", "no")
+        checks.append(Check("ansible-test", "ansible-test units", environment, units, COLLECTION))
+        checks.append(Check("ansible-test", "ansible-test sanity", environment, sanity, COLLECTION))
+    return checks
+
+
+def copy_collection() -> None:
+    """Puts a copy of the tree where Ansible's tools look for a collection, without what .gitignore names."""
+    patterns = [".git", *(line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#"))]
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        place = Path(folder).relative_to(ROOT).as_posix()
+        return [name for name in names if any(_matches(pattern, place, name) for pattern in patterns)]
+
+    # ansible-test keeps its own environments in tests/output: they are kept, or every run would be a cold one.
+    output, kept = COLLECTION / "tests" / "output", CACHE / "ansible-test-output"
+    if output.is_dir():
+        output.rename(kept)
+    shutil.rmtree(COLLECTION, ignore_errors=True)
+    shutil.copytree(ROOT, COLLECTION, symlinks=True, ignore=ignored)
+    if kept.is_dir():
+        kept.rename(output)
+    # ansible-test and ansible-lint ask git for the files; in the project's own repository the copy is ignored.
+    subprocess.run(["git", "init", "--quiet", "--template=", str(COLLECTION)], check=True)
+
+
+def _matches(pattern: str, place: str, name: str) -> bool:
+    pattern = pattern.rstrip("/")
+    if "/" not in pattern:
+        return fnmatch.fnmatch(name, pattern)
+    return fnmatch.fnmatch(name if place == "." else "%s/%s" % (place, name), pattern.lstrip("/"))
+
+
+def prepare_home(environment: Path) -> None:
+    """A home below the project for tools that write into one.
+
+    ansible-test strips pip's variables from its environment and would fetch get-pip from a place that not everybody
+    reaches: pip's settings are written into this home, and a stand-in for get-pip lies where ansible-test caches it.
+    """
+    pips = HOME / ".ansible" / "test" / "cache"
+    pips.mkdir(parents=True, exist_ok=True)
+    for version in _ANSIBLE_TEST_PIPS:
+        stub = pips / ("get_pip_%s.py" % version.replace(".", "_"))
+        shutil.copyfile(ROOT / "tests" / "checkers" / "get_pip_stub.py", stub)
+    listing = subprocess.run(
+        [str(environment / "bin" / "pip"), "config", "list"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    settings: dict[str, str] = {}
+    for line in listing.splitlines():
+        name, value = line.split("=", 1)
+        section, option = name.rsplit(".", 1)
+        if section in ("global", ":env:"):
+            settings[option] = value[1:-1].replace("\\n", "\n    ")
+    target = HOME / ".config" / "pip" / "pip.conf"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch(mode=0o600)
+    target.write_text("[global]\n" + "".join("%s = %s\n" % item for item in settings.items()))
+
+
+def variables(environment: Path) -> dict[str, str]:
+    """The variables of a check: the environment's programs first, all Pythons, nothing of the developer's Ansible."""
+    dropped = ("ANSIBLE_", "PYTHON", "VIRTUAL_ENV", "PYTEST_", "SHIPPER_", "NATS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    folders = [environment / "bin", *python_folders()]
+    kept.update(
+        PATH=os.pathsep.join(str(folder) for folder in folders),
+        HOME=str(HOME),
+        LC_ALL="C.UTF-8",
+        NO_COLOR="1",
+        ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
+    )
+    return kept
+
+
+class Runner:
+    """Runs lanes of checks beside each other, and ends what runs when it is interrupted."""
+
+    def __init__(self, checks: list[Check], folders: dict[str, Path]) -> None:
+        self.outcomes: list[Outcome] = []
+        self._checks = checks
+        self._folders = folders
+        self._printing = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._interrupted = False
+
+    def run(self) -> None:
+        """Run them all; the outcomes are in the checks' order."""
+        lanes = [[check for check in self._checks if check.lane == lane] for lane in ("Python", "Ansible")]
+        threads = [threading.Thread(target=self._run_lane, args=[lane]) for lane in lanes]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self._interrupted = True
+            for process in list(self._running):
+                _end_group(process)
+            raise
+        self.outcomes.sort(key=lambda outcome: self._checks.index(outcome.check))
+
+    def _run_lane(self, checks: list[Check]) -> None:
+        for check in checks:
+            if self._interrupted:
+                return
+            outcome = self._run_one(check)
+            self.outcomes.append(outcome)
+            if not self._interrupted:
+                self._show(outcome)
+
+    def _run_one(self, check: Check) -> Outcome:
+        environment = self._folders[check.environment.folder]
+        (version,) = [folder.name[len("python") :] for folder in (environment / "lib").glob("python3.*")]
+        command = [version if part == PYTHON_VERSION else part for part in check.command]
+        command[0] = str(environment / "bin" / command[0])
+        for report in check.reports:
+            report.unlink(missing_ok=True)
+        if check.command[0] == "pytest":
+            command += ["--quiet", "--junitxml", str(check.reports[0])]
+        started = time.monotonic()
+        with check.log.open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=check.folder,
+                env=variables(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._running.add(process)
+            try:
+                code = process.wait(LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.write(b"not done after %d seconds: ended\n" % LIMIT_SECONDS)
+                _end_group(process)
+                code = 1
+            self._running.discard(process)
+        outcome = Outcome(check, time.monotonic() - started)
+        for report in check.reports:
+            if report.exists():
+                _count(report, outcome)
+        if code != 0 and outcome.failed == 0:
+            outcome.failed = 1
+        elif code == 0 and not check.reports:
+            outcome.passed = 1
+        return outcome
+
+    def _show(self, outcome: Outcome) -> None:
+        with self._printing:
+            if outcome.failed:
+                print("\n== %s" % outcome.check.title)
+                print(outcome.check.log.read_text(errors="replace"))
+            print(outcome, flush=True)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, number)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _count(report: Path, outcome: Outcome) -> None:
+    for case in ElementTree.parse(report).iter("testcase"):
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome.failed += 1
+        elif skipped is not None:
+            outcome.skipped.append("%s: %s" % (case.get("name"), skipped.get("message")))
+        else:
+            outcome.passed += 1
+
+
+def summarize(outcomes: list[Outcome], missing: dict[str, str]) -> int:
+    """Prints what ran, what did not and why, and the count; the exit code."""
+    print("\n== What ran")
+    for outcome in outcomes:
+        print(outcome)
+    skipped = ["%s: %s" % (outcome.check.title, reason) for outcome in outcomes for reason in outcome.skipped]
+    print("== What could not run" if missing or skipped else "== Nothing was left out")
+    for title, reason in missing.items():
+        print("%s: %s" % (title, reason))
+    for line in skipped:
+        print(line)
+    failed = sum(outcome.failed for outcome in outcomes)
+    print("%d passed, %d failed" % (sum(outcome.passed for outcome in outcomes), failed))
+    return 1 if failed else 0
+
+
+def _interrupt(*_signal: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Runs the project's checks.")
+    parser.add_argument("groups", metavar="GROUP", nargs="*", help="which: %s; all without" % ", ".join(GROUPS))
+    parser.add_argument("--main-only", action="store_true", help="only in the main environment")
+    options = parser.parse_args(arguments)
+    for group in options.groups:
+        if group not in GROUPS:
+            parser.error("no group %r: there are %s" % (group, ", ".join(GROUPS)))
+    checks = [check for check in plan() if not options.groups or check.group in options.groups]
+    if options.main_only:
+        checks = [check for check in checks if check.environment == MAIN]
+    pythons = find_pythons()
+    folders: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for environment in dict.fromkeys([MAIN, *(check.environment for check in checks)]):
+        try:
+            folders[environment.folder] = prepare(environment, pythons)
+        except EnvironmentProblem as problem:
+            if environment == MAIN:
+                print(problem, file=sys.stderr)
+                return 1
+            missing[environment.purpose] = str(problem)
+    checks = [check for check in checks if check.environment.folder in folders]
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    copy_collection()
+    prepare_home(folders[MAIN.folder])
+    runner = Runner(checks, folders)
+    runner.run()
+    return summarize(runner.outcomes, missing)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

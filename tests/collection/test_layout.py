@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module layout, run by Ansible on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from conftest import Fleet, Run
+
+
+def layout(fleet: Fleet, entries: list[dict[str, Any]], *arguments: str) -> Run:
+    given = json.dumps({"entries": entries})
+    return fleet.ansible("ansible", "localhost", "-m", "logfleet.shipper.layout", "-a", given, *arguments)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_entries_are_put_in_place_once_and_predicted_before(fleet: Fleet, tmp_path: Path) -> None:
+    """Check mode changes nothing, a second run neither; a secret is shown by neither."""
+    root = tmp_path / "root"
+    entries = [
+        {"path": str(root / "a/b"), "state": "directory", "mode": "0750"},
+        {"path": str(root / "a/b/x-1.env"), "state": "file", "secret": "hidden-word\n", "mode": "0640"},
+        {"path": str(root / "a/b/plain"), "state": "file", "content": "shown-word\n", "validate": ["/bin/cat"]},
+        {"path": str(root / "a/link"), "state": "link", "to": "nowhere"},
+        {"path": str(root / "a/b/x-*.env"), "state": "absent", "keep": [str(root / "a/b/x-1.env")]},
+    ]
+    checked = layout(fleet, entries, "--check", "--diff", "-vvv")
+    assert (checked.code, root.exists()) == (0, False), checked.output
+    assert "CHANGED" in checked.output
+
+    before = os.umask(0o077)
+    try:
+        done = layout(fleet, entries, "--diff", "-vvv")
+    finally:
+        os.umask(before)
+    assert done.code == 0, done.output
+    for run in (checked, done):
+        assert "hidden-word" not in run.output
+        assert "shown-word" in run.output
+    assert [mode(root / name) for name in (".", "a", "a/b", "a/b/x-1.env")] == [0o755, 0o755, 0o750, 0o640]
+    assert (root / "a/b/x-1.env").read_text() == "hidden-word\n"
+    assert os.readlink(root / "a/link") == "nowhere"
+
+    (root / "a/b/x-2.env").touch()
+    again = layout(fleet, entries)
+    assert '"changed_paths": [\n        "%s"\n    ]' % (root / "a/b/x-2.env") in again.output
+    assert sorted(path.name for path in (root / "a/b").iterdir()) == ["plain", "x-1.env"]
+    assert "CHANGED" not in layout(fleet, entries).output
+
+    # What has lost its mode gets it back, and a link is switched.
+    (root / "a/b").chmod(0o777)
+    (root / "a/link").unlink()
+    (root / "a/link").symlink_to("elsewhere")
+    assert layout(fleet, entries).code == 0
+    assert mode(root / "a/b") == 0o750
+    assert os.readlink(root / "a/link") == "nowhere"
+
+
+def test_what_cannot_be_put_in_place_leaves_what_is_there(fleet: Fleet, tmp_path: Path) -> None:
+    """A content that its program refuses, a file where a link is to be, and a file where a folder is to be."""
+    (tmp_path / "settings").write_text("good\n")
+    validated = {"path": str(tmp_path / "settings"), "state": "file", "content": "bad\n"}
+    run = layout(
+        fleet, [{**validated, "validate": ["/bin/sh", "-c", 'read line < "$0"; echo "no: $line" >&2; exit 2']}]
+    )
+    assert run.code != 0
+    assert "settings was left as it is, for what it was to hold cannot work: no: bad" in run.message
+    for entry in ({"state": "link", "to": "x"}, {"state": "directory"}):
+        run = layout(fleet, [{"path": str(tmp_path / "settings"), **entry}])
+        assert run.code != 0
+        assert "move it away" in run.message
+    run = layout(fleet, [{"path": str(tmp_path / "none/settings"), "state": "file", "content": ""}])
+    assert run.code != 0
+    assert "none/settings: No such file or directory" in run.message
+    assert (tmp_path / "settings").read_text() == "good\n"
+    assert not list(tmp_path.glob(".shipper-*"))

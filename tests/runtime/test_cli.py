@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line as its users see it: exit codes, one line of error, what wins over what."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import run_shipper
+
+PRODUCER = {"NATS_URL": "localhost", "SHIPPER_SUBJECT": "shipper", "HOSTNAME": "web1.example.net"}
+
+
+def test_partition_prints_host_partition_and_subject() -> None:
+    result = run_shipper(
+        "partition", "foo", "web1.example.net", env={"SHIPPER_PARTITIONS": "10", "SHIPPER_SUBJECT": "s"}
+    )
+    assert result.stdout == "foo\t3\ts.p3.foo\nweb1.example.net\t5\ts.p5.web1.example.net\n"
+    assert result.returncode == 0
+
+
+def test_partition_prints_json() -> None:
+    result = run_shipper("partition", "--json", "--partitions", "10", "--subject", "shipper", "foo")
+    assert json.loads(result.stdout) == [{"host": "foo", "partition": 3, "subject": "shipper.p3.foo"}]
+
+
+def test_without_a_host_it_is_this_one() -> None:
+    assert run_shipper("partition", env={"HOSTNAME": "foo", "SHIPPER_PARTITIONS": "10"}).stdout == "foo\t3\n"
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text('HOSTNAME="foo"\nSHIPPER_PARTITIONS=10\n')
+    env = {"HOSTNAME": "bar", "SHIPPER_PARTITIONS": "3"}
+    assert run_shipper("partition", "--env-file", str(file), env=env).stdout == "foo\t3\n"
+    assert run_shipper("partition", "--env-file", str(file), "--hostname", "qux", env=env).stdout == "qux\t9\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "COMMAND"),
+        (("nonsense",), "nonsense"),
+        (("producer", "--nonsense"), "--nonsense"),
+        (("producer", "--file"), "--file"),
+        (("producer", "--env-file", "/missing/env"), "--env-file=/missing/env"),
+        (("producer",), "SHIPPER_FILE is not set"),
+        (("producer", "--check", "--file", "/dev/null"), "SHIPPER_FILE=/dev/null"),
+        (("producer", "--check", "--file", "/etc"), "SHIPPER_FILE=/etc"),
+        (("producer", "--check", "--file", "/x", "--nats-url", "nats://user:s3cret@:x"), "NATS_URL="),
+        (("producer", "--check", "--file", "/x", "--nats-ca", "/missing.pem"), "NATS_CA=/missing.pem"),
+        (("producer", "--check", "--file", "/x", "--partitions", "10", "--partition", "4"), "SHIPPER_PARTITION=4"),
+        (("consumer", "--check", "--output", "x"), "SHIPPER_DIRECTORY is not set"),
+        (("consumer", "--check", "--output", "x", "--directory", "/dev/null"), "SHIPPER_DIRECTORY=/dev/null"),
+        (("partition", "a b"), "HOST=a b"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: str) -> None:
+    result = run_shipper(*arguments, env=PRODUCER)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert "s3cret" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_check_accepts_what_can_work_and_changes_nothing(tmp_path: Path) -> None:
+    env = {**PRODUCER, "SHIPPER_FILE": str(tmp_path / "later"), "SHIPPER_STATE": str(tmp_path / "state")}
+    result = run_shipper("producer", "--check", env={**env, "SHIPPER_PARTITIONS": "10"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "shipper.p5.web1.example.net" in result.stdout
+    env = {
+        **PRODUCER,
+        "SHIPPER_DIRECTORY": str(tmp_path / "archive"),
+        "SHIPPER_OUTPUT": "x",
+        "SHIPPER_READ_PARTITIONS": "0-3",
+    }
+    assert run_shipper("consumer", "--check", env=env).returncode == 0
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("producer", "--help"), ("consumer", "--help")])
+def test_help_and_version_need_no_settings(arguments: tuple[str, ...]) -> None:
+    result = run_shipper(*arguments)
+    assert result.returncode == 0
+    assert "shipper" in result.stdout

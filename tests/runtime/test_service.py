@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shipper_runtime.service import Rarely, Service
+
+
+def test_what_stays_is_said_once_and_what_is_new_at_once() -> None:
+    said: list[str] = []
+    rarely = Rarely(lambda message, text: said.append(text))
+    for _ in range(3):
+        rarely("no answer from %s", "a")
+        rarely("no answer from %s", "b")
+    assert said == ["no answer from a", "no answer from b"]
+    rarely.forget()
+    rarely("no answer from %s", "a")
+    assert len(said) == 3
+
+
+def test_systemd_is_told_ready_once_status_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+
+        async def main() -> None:
+            service = Service()
+            service.ready("connecting")
+            service.ready("publishing")
+            service.progress()
+            service.progress()
+            service.stopped()
+
+        asyncio.run(main())
+        told = [listener.recv(1000).decode() for _ in range(4)]
+        with pytest.raises(BlockingIOError):
+            listener.recv(1000)
+    assert told == ["READY=1\nSTATUS=connecting", "STATUS=publishing", "WATCHDOG=1", "STOPPING=1"]
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_time_stands_in_front_only_where_stderr_is_not_the_journal(tmp_path: Path, journal: bool) -> None:
+    code = "from shipper_runtime.service import start_logging; import logging; start_logging(); logging.error('x\\ny')"
+    with open(tmp_path / "stderr", "wb") as stderr:
+        status = os.fstat(stderr.fileno())
+        stream = "%d:%d" % (status.st_dev, status.st_ino) if journal else "1:2"
+        env = {**os.environ, "JOURNAL_STREAM": stream}
+        subprocess.run([sys.executable, "-c", code], env=env, stderr=stderr, check=True, cwd=Path(__file__).parents[2])
+    text = (tmp_path / "stderr").read_text()
+    assert text == "<3>x\n<3>y\n" if journal else text.endswith(" x\ny\n") and text.startswith("20")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shipper_runtime import wire
+from shipper_runtime.errors import WireError
+from shipper_runtime.wire import Span, decode, encode, subject_host
+
+LIFE = "0123456789abcdef" * 2
+HEAD = "00112233445566778899aabbccddeeff"
+GOOD = Span(b"/var/log/a b.log", LIFE, 10, 15, 1024, HEAD)
+
+names = st.binary(min_size=1, max_size=40).filter(
+    lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
+)
+spans = st.builds(
+    lambda parts, begin, length, partial: Span(
+        b"/" + b"/".join(parts), LIFE, begin, begin + length + (partial is None), 5, HEAD, partial
+    ),
+    st.lists(names, min_size=1, max_size=4),
+    st.integers(0, 2**40),
+    st.integers(1, 2**20),
+    st.sampled_from([None, wire.MORE, wire.FINISHED]),
+)
+
+
+@given(spans)
+def test_what_is_encoded_is_decoded(span: Span) -> None:
+    headers = encode("web1", span)
+    assert decode(headers, span.end - span.begin - (span.partial is None)) == span
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+
+
+def test_an_id_names_host_life_begin_and_end() -> None:
+    assert encode("web1", GOOD)["Nats-Msg-Id"] == "web1:%s:10:15" % LIFE
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"Nats-Msg-Id": "x", "Traceparent": "y"}])
+def test_a_message_without_our_headers_is_plain(headers: dict[str, str] | None) -> None:
+    assert decode(headers, 4) is None
+
+
+def test_unknown_headers_are_ignored() -> None:
+    assert decode({**encode("web1", GOOD), "Shipper-Future": "x"}, 4) == GOOD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Shipper-Life": "x"},
+        {"Shipper-Life": LIFE.upper()},
+        {"Shipper-Life": None},
+        {"Shipper-Begin": "-1"},
+        {"Shipper-Begin": "1_0"},
+        {"Shipper-Begin": "010"},
+        {"Shipper-Begin": "16"},
+        {"Shipper-End": "16"},
+        {"Shipper-End": "9" * 30},
+        {"Shipper-Head": "5"},
+        {"Shipper-Partial": "maybe"},
+        {"Shipper-Partial": "more"},
+        {"Shipper-Source": "var/log/x"},
+        {"Shipper-Source": "/var/../x"},
+        {"Shipper-Source": "/var/%2e%2e/x"},
+        {"Shipper-Source": "/var//x"},
+        {"Shipper-Source": "/x%00"},
+        {"Shipper-Source": "/" + "x" * 256},
+        {"Shipper-Source": "/x" * 1000},
+        {"Shipper-Source": "/"},
+    ],
+)
+def test_headers_that_contradict_themselves_are_rejected(change: dict[str, str | None]) -> None:
+    headers = {name: value for name, value in {**encode("web1", GOOD), **change}.items() if value is not None}
+    with pytest.raises(WireError):
+        decode(headers, 4)
+
+
+def test_the_host_is_what_follows_the_partition() -> None:
+    assert subject_host("logs.prod", 4, "logs.prod.p4.web1.example.net") == "web1.example.net"
+
+
+@pytest.mark.parametrize(
+    "subject", ["shipper.p4.a/b", "shipper.p4.../../x", "shipper.p4.", "shipper.p5.web1", "shipper.p4." + "a" * 254]
+)
+def test_a_subject_without_a_host_is_rejected(subject: str) -> None:
+    with pytest.raises(WireError, match="bad host"):
+        subject_host("shipper", 4, subject)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.logfleet.shipper.plugins.filter.fleet_plan import FilterModule, fleet_plan
+
+
+def plan(hosts, producers=(), consumers=None, **options):
+    return fleet_plan(hosts, list(producers), consumers, **options)
+
+
+def fleet(**changes):
+    """Two producers and two consumers of ten partitions, with further variables for some."""
+    hosts = {name: {"shipper_partitions": 10} for name in ("web1", "web2", "a1", "a2")}
+    for name, variables in changes.items():
+        hosts.setdefault(name, {}).update(variables)
+    return hosts
+
+
+def problems(**changes):
+    return plan(fleet(**changes), ["web1", "web2"], ["a1", "a2"])["problems"]
+
+
+def test_a_fleet_that_agrees_has_no_problem_and_one_reader_for_each_partition():
+    result = plan(fleet(), ["web1", "web2"], ["a1", "a2"])
+    assert result["problems"] == []
+    assert result["partitions"] == 10
+    assert result["producers"] == ["web1", "web2"]
+    assert sorted(number for share in result["read_partitions"].values() for number in share) == list(range(10))
+
+
+def test_every_group_of_consumers_reads_every_partition():
+    hosts = fleet(a2={"shipper_group": "second"})
+    result = plan(hosts, ["web1"], ["a1", "a2"])
+    assert result["read_partitions"] == {"a1": list(range(10)), "a2": list(range(10))}
+
+
+def test_hosts_that_disagree_about_the_number_of_partitions_are_named():
+    assert problems(web2={"shipper_partitions": 20}) == [
+        "the fleet disagrees about the number of partitions: shipper_partitions is 10 for web1, a1 and a2, "
+        "shipper_partitions is 20 for web2; give all hosts the same shipper_partitions, such as in group_vars/all"
+    ]
+
+
+def test_a_host_that_does_not_know_the_number_of_partitions_disagrees():
+    hosts = fleet()
+    del hosts["web2"]["shipper_partitions"]
+    assert plan(hosts, ["web1", "web2"], ["a1", "a2"])["problems"] == [
+        "the fleet disagrees about the number of partitions: shipper_partitions is 10 for web1, a1 and a2, "
+        "shipper_partitions is not set for web2; give all hosts the same shipper_partitions, such as in group_vars/all"
+    ]
+
+
+def test_the_variable_of_a_role_is_named_where_it_is_the_one_that_counts():
+    (problem,) = problems(web2={"producer_partitions": 12})
+    assert "producer_partitions is 12 for web2" in problem
+
+
+def test_hosts_outside_of_the_play_count_where_the_fleet_is_not_known():
+    hosts = fleet(other={"shipper_partitions": 5}, stranger={"x": 1})
+    assert plan(hosts, ["web1"], ["a1"], complete=True)["problems"] == []
+    (problem,) = plan(hosts, ["web1"], ["a1"], complete=False)["problems"]
+    assert "shipper_partitions is 5 for other" in problem
+
+
+@pytest.mark.parametrize("value", ["ten", -1, 1.5, True, [10], ""])
+def test_a_number_of_partitions_that_is_none_is_named(value):
+    assert "shipper_partitions=%s for web2: use a whole number, 0 or more" % (value,) in problems(
+        web2={"shipper_partitions": value}
+    )
+
+
+def test_the_command_line_gives_numbers_as_text():
+    hosts = {name: {"shipper_partitions": "10"} for name in ("web1", "a1")}
+    assert plan(hosts, ["web1"], ["a1"])["read_partitions"] == {"a1": list(range(10))}
+
+
+def test_a_fleet_whose_inventory_is_silent_takes_the_number_that_is_given():
+    assert plan({"a1": {}}, [], ["a1"], partitions=3)["read_partitions"] == {"a1": [0, 1, 2]}
+    assert plan({"a1": {}}, [], ["a1"])["read_partitions"] == {"a1": [0]}
+
+
+def test_who_names_partitions_reads_those_and_the_others_share_the_rest():
+    hosts = fleet(a2={"consumer_read_partitions": [3, 9]})
+    result = plan(hosts, ["web1"], ["a1", "a2"])
+    assert result["read_partitions"] == {"a1": [0, 1, 2, 4, 5, 6, 7, 8], "a2": [3, 9]}
+
+
+def test_a_partition_without_a_reader_is_named():
+    assert problems(
+        a1={"consumer_read_partitions": [0, 1, 2, 3]}, a2={"consumer_read_partitions": [5, 6, 7, 8, 9]}
+    ) == ["partition 4 has no reader in the group archive: add it to consumer_read_partitions of one of a1 and a2"]
+
+
+def test_a_partition_with_two_readers_is_named():
+    assert problems(
+        a1={"consumer_read_partitions": list(range(6))}, a2={"consumer_read_partitions": list(range(5, 10))}
+    ) == [
+        "partition 5 has more than one reader in the group archive, a1 and a2: take it from consumer_read_partitions "
+        "of all but one"
+    ]
+
+
+def test_a_fleet_without_consumers_is_refused_where_it_is_asked_who_reads():
+    assert plan(fleet(), ["web1"], [])["problems"] == [
+        "there is no consumer, so nobody reads partitions 0 to 9: add the hosts that archive, or use the role producer "
+        "in a playbook of your own if others do"
+    ]
+    assert plan(fleet(), ["web1"])["problems"] == []
+
+
+def test_a_share_is_not_computed_from_a_part_of_the_consumers():
+    assert plan(fleet(), [], ["a1"], limited=True)["problems"] == [
+        "consumer_hosts is empty and the run is limited, so the share of a1 cannot be computed: name all hosts that "
+        "archive in consumer_hosts"
+    ]
+    hosts = fleet(a1={"consumer_read_partitions": list(range(10))})
+    assert plan(hosts, [], ["a1"], limited=True)["problems"] == []
+
+
+@pytest.mark.parametrize("value", [[10], ["x"], "0-9", [-1], [True]])
+def test_partitions_that_are_not_there_are_named(value):
+    assert (
+        "consumer_read_partitions=%s for a1: use a list of whole numbers from 0 to 9, for shipper_partitions is 10"
+        % (value,)
+        in problems(a1={"consumer_read_partitions": value})
+    )
+
+
+def test_a_name_that_cannot_be_part_of_a_subject_is_named():
+    hosts = fleet(**{"web 3": {"shipper_partitions": 10}})
+    assert plan(hosts, ["web 3"], ["a1"])["problems"] == [
+        "the host name web 3 cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty "
+        "labels, in producer_hostname"
+    ]
+    assert problems(web1={"producer_hostname": "web..1"}) == [
+        "producer_hostname=web..1 for web1 cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and "
+        "., without empty labels, in producer_hostname"
+    ]
+
+
+def test_two_hosts_with_one_name_are_named():
+    assert problems(web2={"producer_hostname": "web1"}) == [
+        "web1 and web2 both ship as web1: give them different names in producer_hostname"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("producer_flies", "producer_files"),
+        ("producer_file", "producer_files"),
+        ("shipper_partitons", "shipper_partitions"),
+        ("shiper_partitions", "shipper_partitions"),
+        ("shipper_natsurl", "shipper_nats_url"),
+        ("consumer_diretcory", "consumer_directory"),
+        ("consumers_output", "consumer_output"),
+        ("producers_files", "producer_files"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_what_was_meant(name, meant):
+    assert problems(web1={name: "x"}) == ["%s is not a variable of this collection: write %s" % (name, meant)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "producer_of_the_month",
+        "producer_owner",
+        "producer_contact",
+        "consumer_price_index",
+        "consumer_count",
+        "shipper_port",
+        "shipper_address",
+        "files",
+        "my_producer_flies",
+        "producer",
+        "nats_url",
+        "ansible_user",
+        "broker_url",
+    ],
+)
+def test_the_operators_own_variables_are_left_alone(name):
+    assert problems(web1={name: "x"}) == []
+
+
+def test_names_that_only_the_playbook_knows_are_looked_at_too():
+    result = plan(fleet(), ["web1"], ["a1"], names=["producer_flies"])
+    assert result["problems"] == ["producer_flies is not a variable of this collection: write producer_files"]
+
+
+def test_a_host_that_the_inventory_does_not_have_is_refused():
+    with pytest.raises(AnsibleFilterError) as error:
+        plan(fleet(), ["web9"])
+    assert str(error.value) == "fleet_plan: the inventory has no host web9"
+
+
+def test_the_filter_is_found_by_its_name():
+    assert FilterModule().filters() == {"fleet_plan": fleet_plan}
