@@ -60,7 +60,7 @@ def check_directory(directory: str) -> None:
 
 def descriptor_budget() -> int:
     """How many files may be open at a time, from what this process may have."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, _nothing = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _DESCRIPTORS_MOST
     return max(_DESCRIPTORS_LEAST, min(_DESCRIPTORS_MOST, soft - _DESCRIPTORS_RESERVED))

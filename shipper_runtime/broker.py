@@ -143,7 +143,7 @@ class Link:
         if "permissions violation" in text:
             logger.warning("%s refuses: %s", self.url, text)
             # The server quotes the subject, and nats-py has lowered the whole line.
-            _, _, rest = text.partition('publish to "')
+            rest = text.partition('publish to "')[2]
             if rest:
                 self._refused[rest.partition('"')[0]] = text
         else:

@@ -65,7 +65,7 @@ async def _serve(settings: ConsumerSettings, service: Service, broker: Broker, c
         asyncio.create_task(service.stopping.wait()),
     ]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _nothing = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         service.stopped()

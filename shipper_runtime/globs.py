@@ -133,7 +133,7 @@ def expand(pattern: bytes, folders: Folders) -> list[bytes]:
 
 def _folders_below(start: bytes) -> list[bytes]:
     below = [start]
-    for folder, inner, _ in os.walk(start):
+    for folder, inner, _nothing in os.walk(start):
         inner[:] = sorted(name for name in inner if not name.startswith(b"."))
         below.extend(os.path.join(folder, name) for name in inner)
     return below

@@ -94,7 +94,7 @@ class Intake:
         if life is None:
             life = host.lives[span.life] = _Life(span.begin)
             if len(host.lives) > self._lives_most:
-                _, oldest = host.lives.popitem(last=False)
+                _nothing, oldest = host.lives.popitem(last=False)
                 forgotten = host.complete(oldest, b"\n") if oldest.aside else b""
         else:
             host.lives.move_to_end(span.life)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from .blocks import Cut, cut
-from .identity import HEAD_MAX, NO_FILE, TAIL_MAX, Key, Record, agrees, digest
+from .identity import HEAD_MAX, NO_FILE, TAIL_MAX, Key, Record, digest
 from .siblings import READABLE, AnyFile, PlainFile, Sibling, holds, open_file, show
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Life:
     fresh: nothing of it has been read yet, so nothing proves that the file at the path is still the one that was found.
     grown_at: when it was last seen to be longer than before; held: bytes seen behind the offset.
     ended: its last read came to the end of the file; ended_at: when it first did after a successor had data; failed_at:
-    since when it cannot be opened; made: the sibling that was made of it; look_at and look_pause: when to listen for late bytes once it is finished.
+    since when it cannot be opened; made: the sibling that was made of it; look_at and look_pause: when to listen for
+    late bytes once it is finished.
     """
 
     def __init__(self, record: Record, descriptors: Descriptors, now: float) -> None:
@@ -298,7 +299,7 @@ class Life:
         """Move to the first byte that is not NUL; False if there is none yet."""
         position = self.record.offset
         rest = b""
-        for _ in range(_NUL_CHUNKS):
+        for _turn in range(_NUL_CHUNKS):
             position = file.data_from(position)
             chunk = file.read(position, _NUL_CHUNK)
             rest = chunk.lstrip(b"\0")

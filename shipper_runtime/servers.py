@@ -76,6 +76,6 @@ def _without_secrets(part: str, whole: str) -> str:
         return part
     if "@" not in part:
         return "***"
-    scheme, separator, _ = part.partition("://")
+    scheme, separator, _nothing = part.partition("://")
     shown = scheme + separator if separator and "@" not in scheme else ""
     return shown + "***@" + part.rpartition("@")[2]

@@ -104,7 +104,7 @@ def start_logging() -> None:
 
 def raise_descriptor_limit() -> None:
     """As many open files as this process may have: tailing thousands of files needs them."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _nothing, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

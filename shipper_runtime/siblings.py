@@ -208,7 +208,7 @@ class Folders:
         uncompressed. Renames may be going on: it is looked at until two looks agree, so that no file is missed.
         """
         seen = self._look_around(path)
-        for _ in range(_LOOKS_MOST):
+        for _turn in range(_LOOKS_MOST):
             before, seen = seen, self._look_around(path)
             if [(sibling.path, sibling.key) for sibling in before] == [(sibling.path, sibling.key) for sibling in seen]:
                 break

@@ -90,7 +90,7 @@ class Source:
     def acked(self, block: Block) -> None:
         """The block has arrived: the position moves behind it."""
         if self._frozen is not None and self._frozen[0] is block:
-            _, life, reading = self._frozen
+            _nothing, life, reading = self._frozen
             life.advance(reading)
             self._store.dirty = True
             self.release(block)

@@ -150,7 +150,7 @@ class Tailer:
             self._save()
         due = []
         while self._heap and self._heap[0][0] <= now:
-            at, _, source = heapq.heappop(self._heap)
+            at, _nothing, source = heapq.heappop(self._heap)
             if self._wakes.get(source) == at:
                 del self._wakes[source]
                 if not source.in_flight:

@@ -78,6 +78,6 @@ class Tally:
             for whom, amount in of_kind.most_common(_NAMED_MOST):
                 logger.warning(sentence, amount, whom)
             if len(of_kind) > _NAMED_MOST:
-                rest = sum(of_kind.values()) - sum(amount for _, amount in of_kind.most_common(_NAMED_MOST))
+                rest = sum(of_kind.values()) - sum(amount for _nothing, amount in of_kind.most_common(_NAMED_MOST))
                 logger.warning(sentence, rest, "%d %s" % (len(of_kind) - _NAMED_MOST, _OTHERS))
         self._pending.clear()

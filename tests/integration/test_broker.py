@@ -148,7 +148,7 @@ def test_credentials_stay_here_when_the_connection_should_be_tls_and_is_not(
         # Somebody in between who says what a server without TLS says, and listens.
         while True:
             try:
-                connection, _ = listener.accept()
+                connection, _nothing = listener.accept()
             except OSError:
                 return
             with connection, contextlib.suppress(OSError):
@@ -171,7 +171,7 @@ def test_credentials_stay_here_when_the_connection_should_be_tls_and_is_not(
 
 
 def test_creds_sign_the_nonce_without_nkeys(tmp_path: Path) -> None:
-    operator, account, user = (SigningKey.generate() for _ in range(3))
+    operator, account, user = (SigningKey.generate() for _turn in range(3))
     names = {key: _public(kind, key) for kind, key in (("O", operator), ("A", account), ("U", user))}
     operator_jwt = _jwt(operator, names[operator], names[operator], "operator")
     account_jwt = _jwt(operator, names[operator], names[account], "account")
@@ -330,7 +330,7 @@ def _base32(data: bytes) -> str:
     crc = 0
     for byte in data:
         crc ^= byte << 8
-        for _ in range(8):
+        for _turn in range(8):
             crc = (crc << 1) ^ (0x1021 if crc & 0x8000 else 0)
             crc &= 0xFFFF
     return base64.b32encode(data + crc.to_bytes(2, "little")).decode().rstrip("=")

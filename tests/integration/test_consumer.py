@@ -171,7 +171,7 @@ def test_plain_messages_are_refused_where_that_is_set_and_blocks_are_not(world: 
     with world.consumer(SHIPPER_PLAIN="reject") as consumer:
         reading(consumer)
         publisher = world.publisher()
-        for _ in range(5):
+        for _turn in range(5):
             publisher.publish("shipper.p0." + HOST, b"forged")
         publisher.publish("shipper.p0." + HOST, b"forged", {"Other": "header"})
         publisher.block(0, b"mine\n")
@@ -282,7 +282,7 @@ def test_one_hosts_broken_folder_costs_only_its_own_lines(world: World) -> None:
     with world.consumer() as consumer:
         reading(consumer)
         publisher = world.publisher()
-        for _ in range(3):
+        for _turn in range(3):
             for host in ("linked", "blocked", HOST):
                 publisher.publish("shipper.p0." + host, b"x")
             publisher.flush()
@@ -328,7 +328,7 @@ def test_what_a_stopped_consumer_missed_is_counted(world: World) -> None:
         end = publisher.block(0, line)
         world.wait_for_bytes(HOST, line)
         consumer.send(signal.SIGSTOP)
-        for _ in range(400):
+        for _turn in range(400):
             end = publisher.block(end, line)
         publisher.flush()
         wait_for(lambda: "Slow Consumer Detected" in world.server.log)
@@ -432,7 +432,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_torn(world: World) -> 
             world.wait_for_bytes(HOST, b"before\n")
             (world.directory / "filler").write_bytes(bytes(900 * 1024))
             block = b"x" * 99 + b"\n"
-            for _ in range(10):
+            for _turn in range(10):
                 end = publisher.block(end, block * 500)
             consumer.wait_for_log("No space left on device; waiting")
             time.sleep(1.5)

@@ -94,7 +94,7 @@ class Writer:
 
     def write(self, lines: int) -> None:
         with open(self.path, "ab", buffering=0) as file:
-            for _ in range(lines):
+            for _turn in range(lines):
                 self._number += 1
                 odd = self._random.choice([b"", b"\r", b"\x00\xff", b"x" * 2000, b"plain text"])
                 line = b"%d %s\n" % (self._number, odd)
@@ -152,7 +152,7 @@ def test_a_last_line_waits_for_its_newline(fleet: Fleet) -> None:
 def test_a_restart_goes_on_where_it_was(fleet: Fleet) -> None:
     writer = Writer(fleet.log)
     writer.write(100)
-    for _ in range(3):
+    for _turn in range(3):
         with fleet.producer:
             writer.write(100)
             fleet.expect(bytes(writer.written))
@@ -165,9 +165,9 @@ def test_a_restart_goes_on_where_it_was(fleet: Fleet) -> None:
 def test_killed_producers_lose_and_double_nothing(fleet: Fleet) -> None:
     writer = Writer(fleet.log)
     chooser = random.Random(3)
-    for _ in range(8):
+    for _turn in range(8):
         with fleet.producer:
-            for _ in range(chooser.randint(1, 10)):
+            for _turn in range(chooser.randint(1, 10)):
                 writer.write(chooser.randint(1, 400))
                 time.sleep(chooser.random() * 0.1)
             fleet.producer.stop(signal.SIGKILL)
@@ -198,12 +198,12 @@ def test_ten_rotations_during_traffic(fleet: Fleet, rotate: Rotate) -> None:
 def test_rotations_while_the_producer_is_down(fleet: Fleet, rotate: Rotate, times: int) -> None:
     writer = Writer(fleet.log)
     turn = 0
-    for _ in range(5):
+    for _turn in range(5):
         with fleet.producer:
             writer.write(200)
             fleet.expect(bytes(writer.written))
             fleet.producer.stop()
-        for _ in range(times):
+        for _turn in range(times):
             writer.write(150)
             rotate(fleet.log, turn)
             turn += 1
@@ -256,7 +256,7 @@ def test_lines_of_several_files_stay_whole_in_a_shared_one(tmp_path: Path) -> No
         writers = [Writer(fleet.logs / ("%s.log" % name), seed) for seed, name in enumerate("abc")]
         with fleet.producer:
             threads = [
-                threading.Thread(target=lambda w=writer: [w.write(20) or time.sleep(0.002) for _ in range(30)])
+                threading.Thread(target=lambda w=writer: [w.write(20) or time.sleep(0.002) for _turn in range(30)])
                 for writer in writers
             ]
             for thread in threads:

@@ -21,8 +21,8 @@ def test_the_servers_own_mapping_agrees_on_a_thousand_names(tmp_path: Path) -> N
     chooser = random.Random(20)
     label = string.ascii_letters + string.digits + "-_"
     hosts = {
-        ".".join("".join(chooser.choices(label, k=chooser.randint(1, 20))) for _ in range(chooser.randint(1, 5)))
-        for _ in range(1000)
+        ".".join("".join(chooser.choices(label, k=chooser.randint(1, 20))) for _turn in range(chooser.randint(1, 5)))
+        for _turn in range(1000)
     }
     assert len(hosts) > 990
     # Without positions of wildcards the server hashes the whole subject, which here is the host's whole name.
@@ -34,7 +34,7 @@ def test_the_servers_own_mapping_agrees_on_a_thousand_names(tmp_path: Path) -> N
         done = asyncio.Event()
 
         async def on_message(msg: Msg) -> None:
-            _, number, host = msg.subject.split(".", 2)
+            _nothing, number, host = msg.subject.split(".", 2)
             found[host] = int(number)
             if len(found) == len(hosts):
                 done.set()
@@ -98,7 +98,7 @@ def test_our_producer_feeds_fshippers_consumer(tmp_path: Path) -> None:
             "SHIPPER_STATE": str(tmp_path / "state"),
         }
         with Shipper("producer", env, tmp_path / "log") as producer:
-            for _ in range(500):
+            for _turn in range(500):
                 if len(received) >= source.stat().st_size:
                     break
                 await asyncio.sleep(0.02)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drives a tailer as the producer does, with a clock of its own, and puts together what it has read as a reader does."""
+"""Drives a tailer as the producer does, with a clock of its own, and puts together what was read."""
 
 from __future__ import annotations
 
 import gzip
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from shipper_runtime.blocks import Block
 from shipper_runtime.positions import PositionStore
@@ -39,7 +39,7 @@ class Archive:
 
     def of(self, path: Path | str) -> bytes:
         """The source's bytes."""
-        return b"".join(bytes(known) for _, known in self.lives.get(os.fsencode(path), {}).values())
+        return b"".join(bytes(known) for _nothing, known in self.lives.get(os.fsencode(path), {}).values())
 
 
 class Drive:

@@ -153,7 +153,7 @@ def test_whatever_is_sent_again_each_byte_is_written_once_and_in_order(delivery:
     content, spans = delivery
     plan = Intake(whole_lines=whole_lines)
     taken = [plan.take("h", *message(content, begin, end)) for begin, end in spans]
-    written = b"".join(one.data for one in taken) + b"".join(data for _, data in plan.leave())
+    written = b"".join(one.data for one in taken) + b"".join(data for _nothing, data in plan.leave())
     completed = content if content.endswith(b"\n") or not whole_lines else content + b"\n"
     assert written == completed
     assert sum(one.repeated for one in taken) == sum(end - begin for begin, end in spans) - len(content)
@@ -169,13 +169,13 @@ def test_in_a_shared_file_every_line_is_whole_however_the_sources_interleave(
         [message(content, begin, end, "%032x" % number) for begin, end in spans]
         for number, (content, spans) in enumerate(files)
     ]
-    lines: list[list[bytes]] = [[] for _ in files]
+    lines: list[list[bytes]] = [[] for _file in files]
     while any(queues):
         number = random.choice([number for number, queue in enumerate(queues) if queue])
         data = plan.take("h", *queues[number].pop(0)).data
         assert data == b"" or data.endswith(b"\n")
         lines[number].append(data)
-    for (content, _), written in zip(files, lines):
+    for (content, _nothing), written in zip(files, lines):
         assert b"".join(written) == (content if content.endswith(b"\n") else content + b"\n")
 
 

@@ -16,7 +16,7 @@ DAY = 86400
 
 
 def at(text: str) -> int:
-    date, _, clock = text.partition(" ")
+    date, _nothing, clock = text.partition(" ")
     year, month, day = (int(part) for part in date.split("-"))
     hour, minute, second = (int(part) for part in (clock or "0:0:0").split(":"))
     return timegm((year, month, day, hour, minute, second))

@@ -16,7 +16,7 @@ from shipper_runtime.service import Rarely, Service
 def test_what_stays_is_said_once_and_what_is_new_at_once() -> None:
     said: list[str] = []
     rarely = Rarely(lambda message, text: said.append(text))
-    for _ in range(3):
+    for _turn in range(3):
         rarely("no answer from %s", "a")
         rarely("no answer from %s", "b")
     assert said == ["no answer from a", "no answer from b"]
@@ -42,7 +42,7 @@ def test_systemd_is_told_ready_once_status_and_progress(tmp_path: Path, monkeypa
             service.stopped()
 
         asyncio.run(main())
-        told = [listener.recv(1000).decode() for _ in range(4)]
+        told = [listener.recv(1000).decode() for _turn in range(4)]
         with pytest.raises(BlockingIOError):
             listener.recv(1000)
     assert told == ["READY=1\nSTATUS=connecting", "STATUS=publishing", "WATCHDOG=1", "STOPPING=1"]

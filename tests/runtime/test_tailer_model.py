@@ -11,14 +11,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from shipper_runtime.identity import digest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from .tailing import Drive, append, copytruncate, rename
 
+STEPS = 30
+# More than there are rotations: what is deleted before it was read is lost by right.
+KEPT = STEPS + 1
 CODECS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -40,8 +41,6 @@ class LogFile(RuleBasedStateMachine):
         append(self.log, b"")
         self.drive = Drive(self.folder, str(self.log) + ("*" if glob else ""))
 
-
-
     def write(self, data: bytes) -> None:
         append(self.log, data)
         self.written += data
@@ -55,7 +54,7 @@ class LogFile(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 12))
     def write_lines(self, count: int) -> None:
-        for _ in range(count):
+        for _turn in range(count):
             self.serial += 1
             self.write(b"line %d\n" % self.serial)
 
@@ -71,12 +70,12 @@ class LogFile(RuleBasedStateMachine):
 
     @rule()
     def rename_and_create(self) -> None:
-        rename(self.log)
+        rename(self.log, KEPT)
         self.begin_file()
 
     @rule()
     def copy_and_truncate(self) -> None:
-        copytruncate(self.log)
+        copytruncate(self.log, KEPT)
 
     @precondition(lambda self: self.up)
     @rule()
@@ -133,9 +132,13 @@ class LogFile(RuleBasedStateMachine):
         self.drive.begin()
         self.up = True
 
-    def settle(self) -> None:
+    def settle(self, most: float = 4.0) -> None:
+        """Until all has arrived, but for 4 s at least: each file whose last line is not complete is waited for."""
         self.drive.ack()
+        end = self.drive.now + most
         self.drive.run(4.0)
+        while self.drive.now < end and self.drive.archive.of(self.log) != self.written:
+            self.drive.run(1.0)
 
     def teardown(self) -> None:
         try:
@@ -143,7 +146,7 @@ class LogFile(RuleBasedStateMachine):
                 if not self.up:
                     self.drive.begin()
                 self.write(b"the end\n")
-                self.settle()
+                self.settle(60.0)
                 arrived = self.drive.archive.of(self.log)
                 assert list(self.drive.archive.lives) in ([], [os.fsencode(self.log)])
                 assert arrived == bytes(self.written)
@@ -156,7 +159,7 @@ class LogFile(RuleBasedStateMachine):
 TestLogFile = LogFile.TestCase
 TestLogFile.settings = settings(
     max_examples=int(os.environ.get("TAILER_EXAMPLES", "40")),
-    stateful_step_count=30,
+    stateful_step_count=STEPS,
     deadline=None,
     derandomize=os.environ.get("TAILER_RANDOM") is None,
     suppress_health_check=list(HealthCheck),

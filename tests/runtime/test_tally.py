@@ -43,7 +43,7 @@ def test_what_was_repeated_is_no_loss_and_only_counted(caplog: pytest.LogCapture
 
 def test_an_offender_is_named_once_on_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
     it = Tally()
-    for _ in range(3):
+    for _turn in range(3):
         it.complain("Rejecting messages on %s: %s", "a\n\x1b[31m\udcff" + "x" * 300, "bad host")
     (line,) = caplog.messages
     assert line.startswith("Rejecting messages on a\\n\\x1b[31m\\udcffxxx")
