@@ -14,16 +14,17 @@ import logging
 import os
 import random
 import ssl
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Callable
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from . import natsfix
 from .credentials import load_credentials
-from .errors import ConnectionLost, PublishRefused, SettingError
+from .errors import ConnectionLost, NoAnswer, NoResponders, PublishRefused, SettingError
 from .servers import Server
 from .service import Rarely
 from .settings import BrokerSettings
@@ -35,6 +36,7 @@ CONNECT_TIMEOUT = 5.0
 # How long a barrier may take before the connection counts as dead; nats-py would notice after 3 x 120 s.
 BARRIER_TIMEOUT = 10.0
 HEARTBEAT = 10.0
+REQUEST_TIMEOUT = 5.0
 _BACKOFF_FIRST = 0.25
 _BACKOFF_MOST = 8.0
 
@@ -49,18 +51,20 @@ def inbox_prefix(role: str, identity: str) -> str:
 class Link:
     """One live connection.
 
-    Attributes: url, which holds no secret; max_payload in bytes, less the room for headers; lost, set when the
-    connection is gone.
+    Attributes: url, which holds no secret; version, the server's, such as (2, 15, 1); max_payload in bytes, less the
+    room for headers; lost, set when the connection is gone.
     """
 
     def __init__(self, client: Client, server: Server, inbox: str) -> None:
         self.url = server.url
+        self.version = _version(client)
         self.max_payload = client.max_payload - HEADER_ROOM
         self.lost = asyncio.Event()
         self.reason = ""
         self._client = client
         self._inbox = "%s.%08x" % (inbox, random.getrandbits(32))
-        self._barriers: dict[str, asyncio.Future[None]] = {}
+        # What is waited for, by the subject that the answer comes to, and what was asked.
+        self._waiting: dict[str, tuple[asyncio.Future[Msg | None], str]] = {}
         self._numbers = 0
         self._dropped: dict[int, Callable[[], None]] = {}
         self._refused: dict[str, str] = {}
@@ -71,7 +75,7 @@ class Link:
 
     async def subscribe(
         self, subject: str, handler: Handler, *, pending_bytes: int, dropped: Callable[[], None]
-    ) -> None:
+    ) -> Subscription:
         """Have handler awaited for each message, in order. While it waits up to pending_bytes are queued; beyond that
         messages are dropped, and dropped is called for each. Raises ConnectionLost."""
         try:
@@ -79,6 +83,50 @@ class Link:
         except nats.errors.Error as error:
             raise ConnectionLost(str(error)) from None
         self._dropped[id(subscription)] = dropped
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """No more messages of it; what is queued is dropped."""
+        self._dropped.pop(id(subscription), None)
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await subscription.unsubscribe()
+
+    def inbox(self) -> str:
+        """A subject of this link's own, below which anything may come: inbox() + ".*"."""
+        return self._next_name()
+
+    async def send(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message and do not wait for anything. Raises ConnectionLost."""
+        await self._send(subject, payload, None, reply)
+
+    async def request(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout: float = REQUEST_TIMEOUT
+    ) -> Msg:
+        """Send a message and return the first answer.
+
+        Raises NoResponders where nobody listens, NoAnswer where nobody answers in time, PublishRefused where the
+        subject is not permitted, and ConnectionLost.
+        """
+        name = self._next_name()
+        answer: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = (answer, subject.lower())
+        try:
+            await self._send(subject, payload, headers, name)
+            # Not wait_for: on 3.9 to 3.11 it can lose the race between a result and the time-out.
+            await asyncio.wait({answer}, timeout=timeout)
+            if self.lost.is_set():
+                raise ConnectionLost(self.reason)
+            if not answer.done():
+                raise NoAnswer("no answer in %g s" % timeout)
+            msg = answer.result()
+            if msg is None:
+                raise PublishRefused(self._refused.get(subject.lower(), "not permitted"))
+            if msg.headers and msg.headers.get("Status") == "503" and not msg.data:
+                raise NoResponders("nobody answers on %s" % subject)
+            return msg
+        finally:
+            self._waiting.pop(name, None)
+            answer.cancel()
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
         """Send a message and wait until the server has it.
@@ -96,10 +144,9 @@ class Link:
 
     async def barrier(self) -> None:
         """Return when the server has read all that was sent before. Raises ConnectionLost."""
-        self._numbers += 1
-        name = "%s.%d" % (self._inbox, self._numbers)
-        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._barriers[name] = arrived
+        name = self._next_name()
+        arrived: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = (arrived, name)
         try:
             await self._send(name, b"", None)
             while not arrived.done():
@@ -113,7 +160,7 @@ class Link:
             if not arrived.done() or self.lost.is_set():
                 raise ConnectionLost(self.reason)
         finally:
-            self._barriers.pop(name, None)
+            self._waiting.pop(name, None)
             arrived.cancel()
 
     async def watch(self) -> None:
@@ -130,9 +177,7 @@ class Link:
         if not self.lost.is_set():
             self.reason = reason
             self.lost.set()
-            for arrived in self._barriers.values():
-                if not arrived.done():
-                    arrived.set_result(None)
+            self._tell(lambda asked: True)
 
     def on_error(self, error: Exception) -> None:
         """What nats-py reports: a slow subscription's drop, a permission that is missing, or a broken connection."""
@@ -145,23 +190,35 @@ class Link:
             # The server quotes the subject, and nats-py has lowered the whole line.
             rest = text.partition('publish to "')[2]
             if rest:
-                self._refused[rest.partition('"')[0]] = text
+                subject = rest.partition('"')[0]
+                self._refused[subject] = text
+                self._tell(lambda asked: asked == subject)
         else:
             self.reason = self.reason or text
 
-    async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
+    def _next_name(self) -> str:
+        self._numbers += 1
+        return "%s.%d" % (self._inbox, self._numbers)
+
+    def _tell(self, concerns: Callable[[str], bool]) -> None:
+        """Who waits for an answer that will not come."""
+        for answer, asked in self._waiting.values():
+            if concerns(asked) and not answer.done():
+                answer.set_result(None)
+
+    async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None, reply: str = "") -> None:
         if self.lost.is_set():
             raise ConnectionLost(self.reason)
         try:
-            await self._client.publish(subject, payload, headers=headers)
+            await self._client.publish(subject, payload, reply, headers)
         except (nats.errors.Error, OSError) as error:
             self.lose(str(error))
             raise ConnectionLost(str(error)) from None
 
     async def _on_inbox(self, msg: Msg) -> None:
-        arrived = self._barriers.get(msg.subject)
-        if arrived is not None and not arrived.done():
-            arrived.set_result(None)
+        waiting = self._waiting.get(msg.subject)
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_result(msg)
 
     async def close(self) -> None:
         """Send what is queued if that goes quickly, and give the connection up."""
@@ -175,10 +232,12 @@ class Broker:
     """Keeps one link alive, for ever, on whichever server answers.
 
     name is shown in the server's monitoring; inbox is the subject below which this identity may receive answers.
+    failure says why there was no connection when one was tried last.
     """
 
     def __init__(self, settings: BrokerSettings, name: str, inbox: str) -> None:
         self.reconnects = 0
+        self.failure = ""
         self._settings = settings
         self._credentials = load_credentials(settings)
         self._name = name
@@ -279,9 +338,27 @@ class Broker:
                 self._handshake_first.add(server.url)
             else:
                 self._handshake_first.discard(server.url)
+            self.failure = "cannot connect to NATS at %s: %s" % (server.url, _reason(cause))
             self._complain("Cannot connect to NATS at %s: %s; trying again", server.url, _reason(cause))
             natsfix.abort(client)
             return None
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: BrokerSettings, name: str, inbox: str, patience: float = 10.0) -> AsyncIterator[Link]:
+    """A link for a command that runs once. Raises SettingError, and ConnectionLost where none is there in time."""
+    broker = Broker(settings, name, inbox)
+    connecting = asyncio.create_task(broker.run())
+    linking = asyncio.create_task(broker.link())
+    try:
+        await asyncio.wait({connecting, linking}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not linking.done():
+            raise ConnectionLost(broker.failure or "cannot connect to NATS at %s" % settings.servers[0].url)
+        yield linking.result()
+    finally:
+        linking.cancel()
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=3.0)
 
 
 def check_broker(settings: BrokerSettings) -> None:
@@ -308,6 +385,15 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext:
             )
             raise SettingError("NATS_CERTIFICATE", settings.certificate, remedy) from None
     return context
+
+
+def _version(client: Client) -> tuple[int, int, int]:
+    version = client.connected_server_version
+    try:
+        return (version.major, version.minor, version.patch)
+    except ValueError:
+        # A build of somebody's own; what it lacks it will say itself.
+        return (0, 0, 0)
 
 
 def _said_nothing(error: Exception) -> bool:

@@ -7,11 +7,12 @@ import argparse
 import asyncio
 import difflib
 import json
+import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Callable, NoReturn
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Callable, NoReturn
 
 from . import __version__, envfile
 from .errors import EXIT_USAGE, SettingError, ShipperError, UsageError, printable
@@ -19,9 +20,12 @@ from .partition import host_subject, is_host, partition
 from .settings import (
     VARIABLES,
     consumer_settings,
+    fleet_settings,
+    group_name,
     host_name,
     partition_count,
     producer_settings,
+    stream_limits,
     subject_prefix,
 )
 
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def _producer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import producer
 
-    settings = producer_settings(env, socket.gethostname())
+    settings = producer_settings(env, socket.gethostname(), options.fresh)
     producer.check(settings)
     if options.check:
         print("producer: %s publishes to %s" % (settings.host, settings.subject))
@@ -63,7 +67,7 @@ def _producer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 def _consumer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import consumer
 
-    settings = consumer_settings(env)
+    settings = consumer_settings(env, options.take_over)
     consumer.check(settings)
     if options.check:
         numbers = ",".join(str(number) for number in settings.partitions)
@@ -88,6 +92,43 @@ def _partition(options: argparse.Namespace, env: Mapping[str, str]) -> None:
             print("\t".join(str(cell) for cell in row if cell is not None))
 
 
+def _streams(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import streams
+
+    settings, limits = fleet_settings(env), stream_limits(env)
+    if options.check:
+        print("streams: %d of %s on %s" % (len(settings.numbers), settings.stream, settings.prefix))
+        return
+    _run_once(streams.run(settings, limits, force=options.force, dry_run=options.dry_run, as_json=options.json))
+
+
+def _status(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import status
+
+    _run_once(status.run(fleet_settings(env), hosts=options.hosts, as_json=options.json))
+
+
+def _logs(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import logs
+
+    settings = fleet_settings(env)
+    if not is_host(options.host):
+        raise SettingError("HOST", options.host, "use 1 to 253 ASCII letters, digits, - _ and ., without empty labels")
+    _run_once(logs.run(settings, options.host, logs.since(options.since), follow=options.follow))
+
+
+def _forget(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import streams
+
+    _run_once(streams.forget(fleet_settings(env), group_name({"SHIPPER_GROUP": options.group})))
+
+
+def _run_once(command: Coroutine[Any, Any, None]) -> None:
+    """Run a command to its end. What services would log is no business of who reads its output."""
+    logging.disable(logging.CRITICAL)
+    asyncio.run(command)
+
+
 def _serve(run: Callable[..., object], env: Mapping[str, str]) -> None:
     from . import service
 
@@ -104,8 +145,6 @@ def _serve(run: Callable[..., object], env: Mapping[str, str]) -> None:
 
 
 def _warn_of_typos(env: Mapping[str, str]) -> None:
-    import logging
-
     known = [variable.name for variable in VARIABLES]
     for name in sorted(env):
         if name.startswith("SHIPPER_") and name not in known:
@@ -145,11 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="shipper", description="Ship log lines over NATS into plain files, host by host, in order.")
     parser.add_argument("--version", action="version", version="shipper %s" % __version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for name, run, text in (
-        ("producer", _producer, "tail files and publish their lines to this host's partition"),
-        ("consumer", _consumer, "write the lines of some partitions to files, a folder a host"),
-        ("partition", _partition, "print a host's partition and subject"),
-    ):
+    for name, (run, text, add_own) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         command.set_defaults(run=run)
         command.add_argument("--env-file", metavar="FILE", help="read variables from FILE, as systemd does")
@@ -161,11 +196,68 @@ def _parser() -> argparse.ArgumentParser:
                     metavar=variable.metavar,
                     help="%s (%s)" % (variable.help, variable.name),
                 )
-        if name == "partition":
-            command.add_argument("--json", action="store_true", help="print JSON")
-            command.add_argument(
-                "hosts", metavar="HOST", nargs="*", help="a host's name; this host's when there is none"
-            )
-        else:
-            command.add_argument("--check", action="store_true", help="validate the settings and exit")
+        add_own(command)
     return parser
+
+
+def _producer_arguments(command: argparse.ArgumentParser) -> None:
+    _check_argument(command)
+    command.add_argument(
+        "--fresh", action="store_true", help="the positions are gone or old: begin all files that they do not know"
+    )
+
+
+def _consumer_arguments(command: argparse.ArgumentParser) -> None:
+    _check_argument(command)
+    command.add_argument(
+        "--take-over", action="store_true", help="take partitions of another archive host that will not come back"
+    )
+
+
+def _streams_arguments(command: argparse.ArgumentParser) -> None:
+    _check_argument(command)
+    _json_argument(command)
+    command.add_argument("--dry-run", action="store_true", help="print what would be changed, and change nothing")
+    command.add_argument("--force", action="store_true", help="do what may lose data too")
+
+
+def _partition_arguments(command: argparse.ArgumentParser) -> None:
+    _json_argument(command)
+    command.add_argument("hosts", metavar="HOST", nargs="*", help="a host's name; this host's when there is none")
+
+
+def _status_arguments(command: argparse.ArgumentParser) -> None:
+    _json_argument(command)
+    command.add_argument("--hosts", action="store_true", help="hosts instead of partitions")
+
+
+def _logs_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--follow", "-f", action="store_true", help="go on with what comes")
+    command.add_argument("--since", metavar="WHEN", help="begin so long ago (10m, 2h, 1d), or at 2026-01-31T10:00:00Z")
+    command.add_argument("host", metavar="HOST", help="the host whose lines are printed")
+
+
+def _forget_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("group", metavar="GROUP", help="the group that nobody runs any more")
+
+
+def _check_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--check", action="store_true", help="validate the settings and exit")
+
+
+def _json_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+_Run = Callable[[argparse.Namespace, Mapping[str, str]], None]
+_AddOwn = Callable[[argparse.ArgumentParser], None]
+# What runs, what it is for, and the arguments that are no settings.
+_COMMANDS: dict[str, tuple[_Run, str, _AddOwn]] = {
+    "producer": (_producer, "tail files and publish their lines to this host's partition", _producer_arguments),
+    "consumer": (_consumer, "write the lines of some partitions to files, a folder a host", _consumer_arguments),
+    "streams": (_streams, "make or change the partitions' streams, and say what was changed", _streams_arguments),
+    "partition": (_partition, "print a host's partition and subject", _partition_arguments),
+    "status": (_status, "show how far each partition or host is archived", _status_arguments),
+    "logs": (_logs, "print what the stream holds of a host's lines", _logs_arguments),
+    "forget": (_forget, "let the streams go on without a group that nobody runs any more", _forget_arguments),
+}

@@ -7,12 +7,18 @@
     ├── UsageError          a command line that cannot be understood; exit code 2
     ├── SettingError        a setting that cannot work: names the variable, the value and the remedy; exit code 2
     ├── StateError          the producer's folder of positions cannot be used; exit code 2
+    ├── LedgerError         the archive's ledger cannot be used; exit code 2
     ├── WireError           a message that is not one of ours and not a plain line: rejected and counted
-    ├── PublishRefused      the server does not permit what was sent: say so, wait, try again
-    └── ConnectionLost      the connection went away with work in hand: do it again on the next one
+    └── BrokerError         what was asked of the broker was not done: say so, wait, try again
+        ├── PublishRefused  the server does not permit what was sent
+        ├── ConnectionLost  the connection went away with work in hand: do it again on the next one
+        ├── NoAnswer        a request was not answered in time
+        ├── NoResponders    nobody serves the subject: there is no such stream, no JetStream, or no leader
+        ├── ApiError        JetStream says no: carries its code and words
+        └── OutOfStep       a reader got another message than the next one: it begins again behind what it committed
 
-What is retried and what is fatal is decided by these classes alone: ConnectionLost and PublishRefused are retried for
-ever, WireError costs one message, the others end the program with one line.
+What is retried and what is fatal is decided by these classes alone. A service retries every BrokerError for ever; a
+command that runs once ends with it. WireError costs one message, the others end the program with one line.
 """
 
 from __future__ import annotations
@@ -59,12 +65,48 @@ class WireError(ShipperError):
         self.reason = reason
 
 
-class ConnectionLost(ShipperError):
+class LedgerError(ShipperError):
+    """The archive's ledger cannot be used."""
+
+
+class BrokerError(ShipperError):
+    """What was asked of the broker was not done."""
+
+
+class ConnectionLost(BrokerError):
     """The connection went away before what was sent on it was known to have arrived."""
 
 
-class PublishRefused(ShipperError):
+class PublishRefused(BrokerError):
     """The server does not permit what was sent; nothing of it was taken."""
+
+
+class NoAnswer(BrokerError):
+    """A request was not answered in time: whether it was done is not known."""
+
+
+class NoResponders(BrokerError):
+    """Nobody serves the subject that was asked."""
+
+
+class ApiError(BrokerError):
+    """JetStream's own no.
+
+    code is like HTTP's (404), err_code one of the server's list (10059), description its words.
+    """
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(code, err_code, description)
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+    def __str__(self) -> str:
+        return "%s (%d)" % (printable(self.description), self.err_code)
+
+
+class OutOfStep(BrokerError):
+    """What a reader got is not what comes next."""
 
 
 def printable(value: str) -> str:

@@ -34,7 +34,9 @@ class Variable:
         return "--" + name.lower().replace("_", "-")
 
 
-_ALL = ("producer", "consumer")
+_SERVICES = ("producer", "consumer")
+_STREAMS = ("streams", "status", "logs", "forget")
+_ALL = (*_SERVICES, *_STREAMS)
 VARIABLES = (
     Variable("NATS_URL", _ALL, "URL", "servers, separated by commas"),
     Variable("NATS_CREDS", _ALL, "FILE", "credentials: a JWT and its seed; needs the Python module nacl"),
@@ -46,7 +48,7 @@ VARIABLES = (
     Variable(
         "SHIPPER_START", ("producer",), "WHERE", "beginning or end: where files are begun at the very first start"
     ),
-    Variable("SHIPPER_PARTITIONS", ("producer", "partition"), "N", "partitions of the whole fleet, 0 for none"),
+    Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
     Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
     Variable("HOSTNAME", ("producer", "partition"), "HOST", "this host's name, instead of the operating system's"),
     Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
@@ -56,21 +58,36 @@ VARIABLES = (
     Variable("SHIPPER_ROTATE", ("consumer",), "TIME", "period of a file, such as 1d"),
     Variable("SHIPPER_MAX_AGE", ("consumer",), "TIME", "how long a file is kept after its period, such as 7d"),
     Variable("SHIPPER_PLAIN", ("consumer",), "WHAT", "accept or reject messages without headers"),
+    Variable("SHIPPER_STREAM", _ALL, "NAME", "what the names of the partitions' streams begin with: durable mode"),
     Variable("SHIPPER_GROUP", ("consumer",), "NAME", "name of this set of archive hosts"),
+    Variable("SHIPPER_STREAM_MAX_BYTES", ("streams",), "SIZE", "what a stream may hold, such as 1GiB"),
+    Variable("SHIPPER_STREAM_REPLICAS", ("streams",), "N", "on how many servers a stream is kept, 1 to 5"),
+    Variable("SHIPPER_STREAM_MAX_AGE", ("streams",), "TIME", "how long a message is kept at most, 0 for no limit"),
+    Variable("SHIPPER_STREAM_DUPLICATES", ("streams",), "TIME", "for how long repeats are known, such as 2m"),
+    Variable("SHIPPER_METRICS", _SERVICES, "HOST:PORT", "where Prometheus' metrics are served"),
 )
-# Read by the durable mode and the metrics, which this version does not have: to go on without them would break a
-# promise in silence.
-_NOT_YET = {
-    "SHIPPER_STREAM": "durable mode is not part of this version; unset it to ship over core NATS, at most once",
-    "SHIPPER_METRICS": "metrics are not part of this version; unset it",
-}
 
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _GROUP = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+# No dots, which separate tokens, and no path separators: a stream's name is a folder of the broker's.
+_STREAM = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
+_SIZE = re.compile(r"([1-9][0-9]{0,17})\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB|)\Z")
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS.update({"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40})
+_STREAM_BYTES_LEAST = 1024 * 1024
+_REPLICAS_MOST = 5
 _READ_PARTITIONS_MAX = 65536
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where to listen: a host or address, and a TCP port."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,8 @@ class BrokerSettings:
 
 @dataclass(frozen=True)
 class ProducerSettings:
-    """What one host ships, and as whom: files are paths and globs as written; partition is the computed one."""
+    """What one host ships, and as whom: files are paths and globs as written; partition is the computed one; stream is
+    the name of the partition's stream, or None for core NATS; fresh says that positions may be missing."""
 
     broker: BrokerSettings
     host: str
@@ -99,11 +117,15 @@ class ProducerSettings:
     files: tuple[str, ...]
     start: str
     state: str
+    stream: str | None = None
+    fresh: bool = False
+    metrics: Listen | None = None
 
 
 @dataclass(frozen=True)
 class ConsumerSettings:
-    """What one worker reads and where it writes: rotate and max_age in seconds."""
+    """What one worker reads and where it writes: rotate and max_age in seconds. stream is what the names of the
+    partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are taken."""
 
     broker: BrokerSettings
     prefix: str
@@ -114,11 +136,39 @@ class ConsumerSettings:
     max_age: int
     accept_plain: bool
     group: str
+    stream: str | None = None
+    take_over: bool = False
+    metrics: Listen | None = None
+
+
+@dataclass(frozen=True)
+class FleetSettings:
+    """Where the streams of a fleet are: prefix is what subjects begin with, stream what the streams' names do."""
+
+    broker: BrokerSettings
+    prefix: str
+    stream: str
+    partitions: int
+
+    @property
+    def numbers(self) -> range:
+        """All partitions; without any there is one, 0."""
+        return range(max(self.partitions, 1))
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """What a partition's stream may hold: max_bytes, max_age in seconds (0: no limit), on how many servers, and for how
+    many seconds the broker drops a message that it has already."""
+
+    max_bytes: int
+    replicas: int
+    max_age: int
+    duplicates: int
 
 
 def broker_settings(env: Environment) -> BrokerSettings:
     """Raises SettingError."""
-    _refuse_not_yet(env)
     servers = parse_servers(_required(env, "NATS_URL", "name the servers, such as nats://localhost:4222"))
     certificate, key = env.get("NATS_CERTIFICATE") or None, env.get("NATS_KEY") or None
     if (certificate is None) != (key is None):
@@ -127,10 +177,11 @@ def broker_settings(env: Environment) -> BrokerSettings:
     return BrokerSettings(servers, env.get("NATS_CREDS") or None, certificate, key, env.get("NATS_CA") or None)
 
 
-def producer_settings(env: Environment, os_host: str) -> ProducerSettings:
+def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> ProducerSettings:
     """The producer's settings; os_host is the operating system's name for this host. Raises SettingError."""
     broker = broker_settings(env)
     prefix = subject_prefix(env)
+    stream = stream_prefix(env)
     host = host_name(env, os_host)
     count = partition_count(env)
     number = partition(host, count)
@@ -155,17 +206,18 @@ def producer_settings(env: Environment, os_host: str) -> ProducerSettings:
         files=tuple(files.split(":")),
         start=_choice(env, "SHIPPER_START", ("beginning", "end")),
         state=env.get("SHIPPER_STATE") or "/var/lib/shipper",
+        stream=partition_stream(stream, number) if stream is not None else None,
+        fresh=fresh,
+        metrics=_listen(env, "SHIPPER_METRICS"),
     )
 
 
-def consumer_settings(env: Environment) -> ConsumerSettings:
+def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSettings:
     """Raises SettingError."""
     broker = broker_settings(env)
     prefix = subject_prefix(env)
     rotate = _duration(env, "SHIPPER_ROTATE", "1d")
-    group = env.get("SHIPPER_GROUP") or "archive"
-    if _GROUP.match(group) is None:
-        raise SettingError("SHIPPER_GROUP", group, "use 1 to 64 letters, digits, - and _")
+    group = group_name(env)
     output = _required(env, "SHIPPER_OUTPUT", "name the file below a host's folder, such as messages-%Y%m%d")
     return ConsumerSettings(
         broker=broker,
@@ -177,6 +229,9 @@ def consumer_settings(env: Environment) -> ConsumerSettings:
         max_age=_duration(env, "SHIPPER_MAX_AGE", "7d"),
         accept_plain=_choice(env, "SHIPPER_PLAIN", ("accept", "reject")) == "accept",
         group=group,
+        stream=stream_prefix(env),
+        take_over=take_over,
+        metrics=_listen(env, "SHIPPER_METRICS"),
     )
 
 
@@ -201,10 +256,57 @@ def partition_count(env: Environment) -> int:
     return _number(env, "SHIPPER_PARTITIONS") if env.get("SHIPPER_PARTITIONS") else 0
 
 
-def _refuse_not_yet(env: Environment) -> None:
-    for name, remedy in _NOT_YET.items():
-        if env.get(name):
-            raise SettingError(name, env[name], remedy)
+def stream_prefix(env: Environment) -> str | None:
+    """SHIPPER_STREAM, or None for core NATS. Raises SettingError."""
+    value = env.get("SHIPPER_STREAM") or None
+    if value is not None and _STREAM.match(value) is None:
+        raise SettingError("SHIPPER_STREAM", value, "use 1 to 200 letters, digits, - and _")
+    return value
+
+
+def partition_stream(stream: str, number: int) -> str:
+    """The name of a partition's stream: ``logs-p5``."""
+    return "%s-p%d" % (stream, number)
+
+
+def group_name(env: Environment) -> str:
+    """SHIPPER_GROUP. Raises SettingError."""
+    group = env.get("SHIPPER_GROUP") or "archive"
+    if _GROUP.match(group) is None:
+        raise SettingError("SHIPPER_GROUP", group, "use 1 to 64 letters, digits, - and _")
+    return group
+
+
+def fleet_settings(env: Environment) -> FleetSettings:
+    """Raises SettingError."""
+    broker = broker_settings(env)
+    prefix = subject_prefix(env)
+    stream = stream_prefix(env)
+    if stream is None:
+        raise SettingError("SHIPPER_STREAM", None, "name what the streams' names begin with, such as logs")
+    return FleetSettings(broker, prefix, stream, partition_count(env))
+
+
+def stream_limits(env: Environment) -> StreamLimits:
+    """Raises SettingError."""
+    name = "SHIPPER_STREAM_MAX_BYTES"
+    size = env.get(name) or "1GiB"
+    match = _SIZE.match(size)
+    if match is None:
+        raise SettingError(name, size, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
+    max_bytes = int(match.group(1)) * _UNITS[match.group(2)]
+    if max_bytes < _STREAM_BYTES_LEAST:
+        raise SettingError(name, size, "no stream can work with so little; use 1MiB or more")
+    name = "SHIPPER_STREAM_REPLICAS"
+    replicas = _number(env, name) if env.get(name) else 1
+    if not 1 <= replicas <= _REPLICAS_MOST:
+        raise SettingError(name, env[name], "use 1 to %d" % _REPLICAS_MOST)
+    max_age = 0 if env.get("SHIPPER_STREAM_MAX_AGE", "") == "0" else _duration(env, "SHIPPER_STREAM_MAX_AGE", "", 0)
+    duplicates = _duration(env, "SHIPPER_STREAM_DUPLICATES", "2m")
+    if max_age and duplicates > max_age:
+        remedy = "the broker cannot know a message for longer than it is kept; use SHIPPER_STREAM_MAX_AGE or less"
+        raise SettingError("SHIPPER_STREAM_DUPLICATES", env.get("SHIPPER_STREAM_DUPLICATES") or "2m", remedy)
+    return StreamLimits(max_bytes, replicas, max_age, duplicates)
 
 
 def _required(env: Environment, name: str, remedy: str) -> str:
@@ -228,11 +330,26 @@ def _choice(env: Environment, name: str, choices: tuple[str, str]) -> str:
     return value
 
 
-def _duration(env: Environment, name: str, default: str) -> int:
+def _listen(env: Environment, name: str) -> Listen | None:
+    value = env.get(name)
+    if not value:
+        return None
+    host, _colon, port = value.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise SettingError(name, value, "use host:port, such as 127.0.0.1:9464")
+    return Listen(host, int(port))
+
+
+def _duration(env: Environment, name: str, default: str, unset: int | None = None) -> int:
+    """Seconds; unset is what holds where nothing is said and there is no default to write down."""
     value = env.get(name) or default
+    if not value and unset is not None:
+        return unset
     match = _DURATION.match(value)
     if match is None:
-        raise SettingError(name, value, "use a whole number above 0 and one of s, m, h, d, w, such as %s" % default)
+        example = default or "7d"
+        raise SettingError(name, value, "use a whole number above 0 and one of s, m, h, d, w, such as %s" % example)
     return int(match.group(1)) * _SECONDS[match.group(2)]
 
 

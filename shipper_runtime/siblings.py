@@ -16,7 +16,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Union, cast
+from typing import Any, BinaryIO, Union, cast
 
 from .errors import printable
 from .identity import Key, Record, agrees
@@ -121,7 +121,7 @@ class CompressedFile:
         self._raw.close()
 
 
-_OPENERS = cast("dict[str, Callable[..., BinaryIO]]", {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open})
+_OPENERS: dict[str, Callable[..., BinaryIO]] = cast(Any, {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open})
 READABLE = ("", *_OPENERS)
 
 AnyFile = Union[PlainFile, CompressedFile]
