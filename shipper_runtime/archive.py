@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The archive's files: ``<directory>/<host>/<name>``, appended to and never anything else.
-
-Nothing below the directory is reached through a symbolic link, whatever is put there. Folders are 0750 and files 0640
-whatever the umask; a folder's group is inherited where its setgid bit says so.
-"""
+"""The archive's files: ``<directory>/<host>/<name>``, appended to and never anything else."""
 
 from __future__ import annotations
 
@@ -12,50 +8,26 @@ import errno
 import logging
 import os
 import resource
-import stat
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Callable
 
-from .errors import SettingError, printable
+from .confined import Root
 from .partition import is_host
 
 logger = logging.getLogger(__name__)
 
-VARIABLE = "SHIPPER_DIRECTORY"
 IDLE_CLOSED_AFTER = 60.0
 CHECK_INTERVAL = 1.0
 _DESCRIPTORS_RESERVED = 64
 _DESCRIPTORS_LEAST = 16
 _DESCRIPTORS_MOST = 4096
 
-_FOLDER_MODE, _FILE_MODE = 0o750, 0o640
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK so that a FIFO in a file's place is an error and not a wait.
-_FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # These concern the whole archive and pass: wait. Others concern one file: it must not stop the rest.
 _WAIT_FOR = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 # What a chunk costs in memory besides its bytes.
 _CHUNK_OVERHEAD = 64
 
 Unwritten = Callable[[str, str, int, OSError], None]
-
-
-def check_directory(directory: str) -> None:
-    """Whether the archive's root is there, or can be made, and can be written; changes nothing. Raises SettingError."""
-    if "\0" in directory:
-        raise SettingError(VARIABLE, directory, "a path cannot hold a NUL")
-    path = os.path.abspath(directory)
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise SettingError(VARIABLE, directory, "it is not a folder; name another, or move that away")
-    there = path
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there):
-        raise SettingError(VARIABLE, directory, "it cannot be made, because %s is not a folder" % printable(there))
-    if not os.access(there, os.W_OK | os.X_OK):
-        what = "it is not writable" if there == path else "it cannot be made, because %s is not writable" % there
-        raise SettingError(VARIABLE, directory, "%s for this user; change its owner or mode" % what)
 
 
 def descriptor_budget() -> int:
@@ -92,16 +64,12 @@ class Archive:
         """Makes the directory. Raises SettingError where it cannot be used."""
         self.in_hand = 0
         self.written = 0
-        self._directory = os.fsencode(os.path.abspath(directory))
+        self._root = Root(directory)
         self._unwritten = unwritten
         self._descriptors = descriptors or descriptor_budget()
         self._files: dict[tuple[str, bytes], _File] = {}
         self._open_files: OrderedDict[_File, None] = OrderedDict()
         self._dirty: list[_File] = []
-        try:
-            self._root = self._open_root()
-        except OSError as error:
-            raise SettingError(VARIABLE, directory, "it cannot be made or opened: %s" % error.strerror) from None
 
     def append(self, host: str, name: bytes, data: bytes) -> None:
         """Have data appended to a host's file at the next flush. name is relative and confined: see output.py."""
@@ -128,7 +96,7 @@ class Archive:
                     continue
                 if error.errno in _WAIT_FOR:
                     return error
-                self._unwritten(file.host, self._path(file), file.size, error)
+                self._unwritten(file.host, self._root.shown(file.host, file.name), file.size, error)
                 self._settle(file)
                 self._close(file)
             else:
@@ -148,7 +116,7 @@ class Archive:
         """Close all files; what is in hand is lost."""
         for file in list(self._open_files):
             self._close(file)
-        os.close(self._root)
+        self._root.close()
 
     def _write(self, file: _File, now: float) -> None:
         if file.fd >= 0 and now - file.checked >= CHECK_INTERVAL:
@@ -181,72 +149,15 @@ class Archive:
     def _open(self, file: _File) -> None:
         while len(self._open_files) >= self._descriptors:
             self._close(next(iter(self._open_files)))
-        *folders, leaf = file.name.split(b"/")
-        for attempt in (1, 2, 3):
-            try:
-                with self._folder([file.host.encode("ascii"), *folders]) as folder:
-                    file.fd = self._open_leaf(file, leaf, folder)
-                break
-            except FileNotFoundError:
-                # Somebody removed the folder, as the sweep does with an empty one, or the root.
-                if attempt == 3:
-                    raise
-                self._renew_root()
-        status = os.fstat(file.fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(file.fd)
-            file.fd = -1
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        file.identity = (status.st_dev, status.st_ino)
+        opened = self._root.open_file(file.host, file.name, os.O_WRONLY | os.O_APPEND)
+        file.fd = opened.fd
+        file.identity = (opened.status.st_dev, opened.status.st_ino)
         self._open_files[file] = None
-
-    def _open_leaf(self, file: _File, leaf: bytes, folder: int) -> int:
-        with contextlib.suppress(FileNotFoundError):
-            return os.open(leaf, _FILE_FLAGS, dir_fd=folder)
-        try:
-            fd = os.open(leaf, _FILE_FLAGS | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=folder)
-        except FileExistsError:
-            return os.open(leaf, _FILE_FLAGS, dir_fd=folder)
-        _set_mode(fd, _FILE_MODE)
-        logger.info('Creating new log "%s"', printable(self._path(file)))
-        return fd
-
-    @contextlib.contextmanager
-    def _folder(self, names: list[bytes]) -> Iterator[int]:
-        """A descriptor of the folder of these names below the root; those that are missing are made."""
-        folder = self._root
-        try:
-            for name in names:
-                inner = _enter(name, folder)
-                if folder != self._root:
-                    os.close(folder)
-                folder = inner
-            yield folder
-        finally:
-            if folder != self._root:
-                os.close(folder)
-
-    def _open_root(self) -> int:
-        _make_folders(self._directory)
-        # Here a symbolic link is the operator's choice.
-        return os.open(self._directory, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
-
-    def _renew_root(self) -> None:
-        if os.fstat(self._root).st_nlink > 0:
-            return
-        try:
-            root = self._open_root()
-        except OSError as error:
-            raise OSError(
-                errno.ESTALE, "the folder was removed and cannot be made again: %s" % error.strerror
-            ) from None
-        os.close(self._root)
-        self._root = root
 
     def _is_in_place(self, file: _File) -> bool:
         """Whether the open file is still the one of its name: it may have been removed or moved away."""
         try:
-            status = os.stat(self._path_bytes(file), follow_symlinks=False)
+            status = self._root.status(file.host, file.name)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == file.identity
@@ -258,12 +169,6 @@ class Archive:
             del self._open_files[file]
         if not file.chunks:
             self._files.pop((file.host, file.name), None)
-
-    def _path_bytes(self, file: _File) -> bytes:
-        return b"%s/%s/%s" % (self._directory, file.host.encode("ascii"), file.name)
-
-    def _path(self, file: _File) -> str:
-        return os.fsdecode(self._path_bytes(file))
 
 
 class Swept:
@@ -324,35 +229,6 @@ def _entries(path: bytes, swept: Swept) -> list[os.DirEntry[bytes]]:
         if error.errno != errno.ENOENT:
             swept.errors.append(error)
         return []
-
-
-def _enter(name: bytes, parent: int) -> int:
-    """A descriptor of the folder, which is made if it is missing. Raises OSError where it is a symbolic link."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
-    try:
-        os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
-    except FileExistsError:
-        return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
-    folder = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
-    _set_mode(folder, _FOLDER_MODE)
-    return folder
-
-
-def _make_folders(path: bytes) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        os.mkdir(path, _FOLDER_MODE)
-    except FileExistsError:
-        return
-    os.chmod(path, _FOLDER_MODE | (os.stat(path).st_mode & stat.S_ISGID))
-
-
-def _set_mode(fd: int, mode: int) -> None:
-    """Undo the umask; what is right already is left alone, for chmod may clear the setgid bit."""
-    now = os.fstat(fd).st_mode
-    if now & 0o777 != mode:
-        os.fchmod(fd, mode | (now & stat.S_ISGID))
 
 
 def _cut_back(fd: int, written: int) -> bool:

@@ -17,8 +17,9 @@ from functools import partial
 from nats.aio.msg import Msg
 
 from . import tally
-from .archive import Archive, Swept, check_directory, sweep
+from .archive import Archive, Swept, sweep
 from .broker import Broker, Handler, check_broker, inbox_prefix
+from .confined import check_directory
 from .errors import ConnectionLost, WireError, printable
 from .intake import Intake, SteadyTime
 from .partition import partition_subject

@@ -7,7 +7,8 @@ Where sources share a file their lines must stay whole, so that a line's pieces 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Callable, NamedTuple
 
 from .wire import FINISHED, Span
 
@@ -44,6 +45,14 @@ class SteadyTime:
         return self._latest
 
 
+class Known(NamedTuple):
+    """A life as it was left: which byte comes next, and what is kept aside."""
+
+    life: str
+    next: int
+    aside: bytes
+
+
 class _Life:
     __slots__ = ("aside", "next")
 
@@ -78,10 +87,22 @@ class Intake:
 
     A life that is not known is accepted where it begins. So is one that was forgotten: each host has its own limit,
     and the hosts that were silent for longest go first.
+
+    recall, if it is given, tells what is remembered elsewhere of a host's lives, the one that was used longest ago
+    first. Then changes() is what is to be remembered, and until settle() says that it is, its hosts stay.
     """
 
-    def __init__(self, *, whole_lines: bool, hosts: int = HOSTS, lives: int = LIVES_PER_HOST) -> None:
+    def __init__(
+        self,
+        *,
+        whole_lines: bool,
+        hosts: int = HOSTS,
+        lives: int = LIVES_PER_HOST,
+        recall: Callable[[str], Iterable[Known]] | None = None,
+    ) -> None:
         self._whole_lines = whole_lines
+        self._recall = recall
+        self._changed: dict[tuple[str, str], None] = {}
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._hosts_most = hosts
         self._lives_most = lives
@@ -94,7 +115,8 @@ class Intake:
         if life is None:
             life = host.lives[span.life] = _Life(span.begin)
             if len(host.lives) > self._lives_most:
-                _nothing, oldest = host.lives.popitem(last=False)
+                gone, oldest = host.lives.popitem(last=False)
+                self._note(name, gone)
                 forgotten = host.complete(oldest, b"\n") if oldest.aside else b""
         else:
             host.lives.move_to_end(span.life)
@@ -102,6 +124,7 @@ class Intake:
         missing = max(0, span.begin - life.next)
         if span.begin + repeated == span.end:
             return Taken(forgotten, 0, repeated)
+        self._note(name, span.life)
         life.next = span.end
         data = payload if span.partial is not None else payload + b"\n"
         if repeated:
@@ -112,6 +135,26 @@ class Intake:
             forgotten += host.complete(life, b"\n")
         data, cut = _whole_lines(host, life, data, span.partial == FINISHED)
         return Taken(forgotten + data, missing, repeated, cut)
+
+    def changes(self) -> tuple[list[tuple[str, Known]], list[tuple[str, str]]]:
+        """What changed since settle(): lives of hosts as they are now, and the (host, life) that were forgotten."""
+        kept, gone = [], []
+        for name, key in self._changed:
+            life = self._hosts[name].lives.get(key)
+            if life is None:
+                gone.append((name, key))
+            else:
+                kept.append((name, Known(key, life.next, b"".join(life.aside))))
+        return kept, gone
+
+    def settle(self) -> None:
+        """What changed is remembered."""
+        self._changed.clear()
+        self._trim()
+
+    def _note(self, name: str, life: str) -> None:
+        if self._recall is not None:
+            self._changed[name, life] = None
 
     def leave(self) -> list[tuple[str, bytes]]:
         """For each host what is kept aside, completed with newlines; it is not kept any longer."""
@@ -128,13 +171,22 @@ class Intake:
             self._hosts.move_to_end(name)
             return host
         host = self._hosts[name] = _Host()
-        if len(self._hosts) > self._hosts_most:
+        for known in self._recall(name) if self._recall is not None else ():
+            life = host.lives[known.life] = _Life(known.next)
+            if known.aside:
+                host.put_aside(life, known.aside)
+        if not self._changed:
+            self._trim()
+        return host
+
+    def _trim(self) -> None:
+        """Forget the hosts that were silent for longest. Nothing has changed that is not remembered elsewhere."""
+        for _turn in range(len(self._hosts) - self._hosts_most):
             oldest = next(iter(self._hosts))
-            if self._hosts[oldest].aside_bytes:
+            if self._hosts[oldest].aside_bytes and self._recall is None:
                 self._hosts.move_to_end(oldest)
             else:
                 del self._hosts[oldest]
-        return host
 
 
 def _whole_lines(host: _Host, life: _Life, data: bytes, finished: bool) -> tuple[bytes, bool]:

@@ -65,9 +65,9 @@ class Pull:
             if self._left <= 0:
                 await self._renew()
             await self._wait(timeout)
+        self._arrived.clear()
         if self._messages:
             found, self._messages = self._messages, []
-            self._arrived.clear()
             return found
         if self._link.lost.is_set():
             raise ConnectionLost(self._link.reason)

@@ -20,7 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipper_runtime import archive as archive_module
-from shipper_runtime.archive import Archive, check_directory, descriptor_budget, sweep
+from shipper_runtime import confined as confined_module
+from shipper_runtime.archive import Archive, descriptor_budget, sweep
+from shipper_runtime.confined import check_directory
 from shipper_runtime.errors import SettingError
 from shipper_runtime.output import parse_output
 from tests.support import ROOT
@@ -314,7 +316,8 @@ def test_a_check_makes_nothing(tmp_path: Path) -> None:
 def test_a_directory_that_this_user_cannot_write_is_refused() -> None:
     script = """
 import os
-from shipper_runtime.archive import Archive, check_directory
+from shipper_runtime.archive import Archive
+from shipper_runtime.confined import check_directory
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -379,7 +382,7 @@ def test_a_sweep_survives_what_it_cannot_remove_and_a_stop(tmp_path: Path) -> No
 
 def test_a_folder_that_a_sweep_removes_under_the_writer_is_made_again(tmp_path: Path) -> None:
     with opened(tmp_path) as it:
-        enter = archive_module._enter
+        enter = confined_module._enter
         calls: list[bytes] = []
 
         def enter_and_lose(name: bytes, parent: int) -> int:
@@ -389,10 +392,10 @@ def test_a_folder_that_a_sweep_removes_under_the_writer_is_made_again(tmp_path: 
                 (tmp_path / "web1").rmdir()
             return folder
 
-        archive_module._enter = enter_and_lose
+        confined_module._enter = enter_and_lose
         try:
             assert it.write("web1", b"log", b"a\n") is None
         finally:
-            archive_module._enter = enter
+            confined_module._enter = enter
         assert it.given_up == []
         assert (tmp_path / "web1/log").read_bytes() == b"a\n"

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The archive's files of one partition, in durable mode: what is committed stays, what is not can be taken back.
+
+A file's committed length is in the ledger. Bytes are written behind it, where ``tail -f`` sees them at once, and count
+only once they are synced and the ledger says so; before anything is written again they are cut off. While a file has
+uncommitted bytes its lock (flock) is held, so that a partition that takes it over waits for the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from .archive import Unwritten
+from .confined import Root
+from .errors import OutOfStep
+from .ledger import FileRow, Ledger
+
+logger = logging.getLogger(__name__)
+
+# These concern one file and do not pass: it must not stop the rest. Anything else may pass: wait.
+_GIVE_UP = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
+# How far back from a file's end a message's bytes are looked for, and by how many of its first bytes.
+_LOOK_BACK = 64 * 1024 * 1024
+_KNOWN_BY = 64
+# A file that was last changed so long before a message came to the broker does not hold it; clocks differ.
+_CLOCKS_NS = 60 * 10**9
+_READ = 1024 * 1024
+_SYNC_AT_ONCE = 8
+
+_syncing = ThreadPoolExecutor(_SYNC_AT_ONCE, thread_name_prefix="sync")
+
+
+class _File:
+    __slots__ = (
+        "chunks",
+        "created",
+        "end",
+        "fd",
+        "held",
+        "host",
+        "length",
+        "matched",
+        "name",
+        "path",
+        "period",
+        "stamp",
+    )
+
+    def __init__(self, host: str, name: bytes, period: int) -> None:
+        self.host = host
+        self.name = name
+        self.path = host.encode("ascii") + b"/" + name
+        self.period = period
+        self.chunks: list[bytes] = []
+        self.stamp = 0
+        self.fd = -1
+        # Whether its lock is held, and so length is what the ledger has and end is where the next byte goes.
+        self.held = False
+        self.length = 0
+        self.end = 0
+        self.matched: int | None = None
+
+
+class Vault:
+    """One partition's files. unwritten(host, path, bytes, error) is told of what cannot be written for good.
+
+    append() gathers, flush() writes, sync() makes it last; then rows() is what the ledger is to commit, and settle()
+    says that it has. Only sync() may be called from another thread.
+    """
+
+    def __init__(self, root: Root, ledger: Ledger, stream: str, unwritten: Unwritten, descriptors: int) -> None:
+        self.uncommitted = 0
+        self._root = root
+        self._ledger = ledger
+        self._stream = stream
+        self._unwritten = unwritten
+        self._descriptors = descriptors
+        self._files: OrderedDict[bytes, _File] = OrderedDict()
+        self._waiting: dict[bytes, _File] = {}
+        self._touched: dict[bytes, _File] = {}
+        self._folders: set[bytes] = set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many files have uncommitted bytes that a commit is due."""
+        return len(self._touched) + len(self._waiting) >= self._descriptors
+
+    def append(self, host: str, name: bytes, period: int, stamp: int, data: bytes) -> None:
+        """Have data of a message of this time (ns) appended to a host's file at the next flush; see output.py."""
+        path = host.encode("ascii") + b"/" + name
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = _File(host, name, period)
+        if not file.chunks:
+            file.stamp = stamp
+            self._waiting[path] = file
+        file.chunks.append(data)
+        self.uncommitted += len(data)
+
+    def flush(self) -> None:
+        """Write what was gathered. Raises OSError where that may go better later, and OutOfStep where another
+        partition writes the file at present; then take_back()."""
+        fresh = []
+        for file in list(self._waiting.values()):
+            if not file.held:
+                try:
+                    row = self._take(file)
+                except OSError as error:
+                    if error.errno not in _GIVE_UP:
+                        raise
+                    self._give_up(file, error)
+                    continue
+                if row is not None:
+                    fresh.append(row)
+        if fresh:
+            self._ledger.enter(self._stream, fresh)
+        for file in self._waiting.values():
+            self._write(file)
+        self._waiting.clear()
+
+    def sync(self) -> None:
+        """On return all that was flushed is on disk, and can be found there. Raises OSError; then it must not be tried
+        again, for the system may have dropped what it could not write: close(), and begin again with cut_back()."""
+        descriptors = [file.fd for file in self._touched.values() if file.end != file.length]
+        if len(descriptors) > 1:
+            list(_syncing.map(os.fdatasync, descriptors))
+        elif descriptors:
+            os.fdatasync(descriptors[0])
+        if self._folders:
+            list(_syncing.map(_sync_folder, sorted(self._folders)))
+
+    def rows(self) -> list[FileRow]:
+        """What of the files is to be committed."""
+        return [FileRow(file.path, file.end, file.period, file.matched) for file in self._touched.values()]
+
+    def settle(self) -> None:
+        """It is committed: let others have the files."""
+        for file in self._touched.values():
+            file.length = file.end
+            file.held = False
+            fcntl.flock(file.fd, fcntl.LOCK_UN)
+        self._touched.clear()
+        self._folders.clear()
+        self.uncommitted = 0
+
+    def take_back(self) -> None:
+        """Cut off what is not committed, as far as that goes, so that no torn line stays while there is no room."""
+        for file in self._touched.values():
+            if file.end > file.length:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file.fd, file.length)
+
+    def close(self) -> None:
+        """Let go of all files. Of what is not committed nothing is known any more."""
+        for file in self._files.values():
+            self._close_descriptor(file)
+        self._files.clear()
+        self._waiting.clear()
+        self._touched.clear()
+        self._folders.clear()
+        self.uncommitted = 0
+
+    def cut_back(self) -> None:
+        """Cut every file of the partition to its committed length: the stream has the rest. Raises OSError."""
+        for row in self._ledger.files_of(self._stream):
+            path = self._root.directory + b"/" + row.path
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if os.stat(path, follow_symlinks=False).st_size > row.length:
+                    host, _slash, name = row.path.partition(b"/")
+                    opened = self._root.open_file(host.decode("ascii"), name, os.O_RDWR)
+                    try:
+                        os.ftruncate(opened.fd, row.length)
+                    finally:
+                        os.close(opened.fd)
+
+    def tails(self) -> list[FileRow]:
+        """The partition's files that hold more than is committed: what they hold is kept, to be compared with. It is
+        on disk on return. Raises OSError."""
+        kept = []
+        for row in self._ledger.files_of(self._stream):
+            path = self._root.directory + b"/" + row.path
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                size = os.stat(path, follow_symlinks=False).st_size
+                if size > row.length:
+                    _sync_path(path)
+                    matched = row.length if row.matched is None else row.matched
+                    kept.append(FileRow(row.path, size, row.period, matched))
+        return kept
+
+    def _take(self, file: _File) -> FileRow | None:
+        """Open and lock a file, and see how much of it is committed; a row if the ledger has to be told first."""
+        if file.fd >= 0 and not self._in_place(file):
+            self._close_descriptor(file)
+        if file.fd < 0:
+            self._make_room()
+            file.fd = self._root.open_file(file.host, file.name, os.O_RDWR).fd
+        try:
+            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            shown = self._root.shown(file.host, file.name)
+            raise OutOfStep("%s is being written by another partition" % shown) from None
+        file.held = True
+        self._touched[file.path] = file
+        self._files.move_to_end(file.path)
+        row = self._see(file)
+        if file.length == 0:
+            # Nothing of it was ever committed, so its folders may not have been synced either, whoever made it.
+            self._note_folders(file)
+        return row
+
+    def _see(self, file: _File) -> FileRow | None:
+        size = os.fstat(file.fd).st_size
+        known = self._ledger.file(file.path)
+        if known is None:
+            # A ledger that was begun anew does not know what of the file came from the stream.
+            matched = -1 if size and self._ledger.begun_anew else None
+            row = FileRow(file.path, size, file.period, matched)
+        else:
+            row = known[1]
+            if size < row.length:
+                shown = self._root.shown(file.host, file.name)
+                logger.warning("%s was cut by somebody, from %d to %d bytes; going on there", shown, row.length, size)
+                row = FileRow(row.path, size, row.period, None)
+            elif size > row.length:
+                os.ftruncate(file.fd, row.length)
+        file.length = file.end = row.length
+        file.matched = row.matched
+        return None if known == (self._stream, row) else row
+
+    def _write(self, file: _File) -> None:
+        chunks = file.chunks
+        if file.matched is not None:
+            chunks = [rest for rest in (self._compare(file, chunk) for chunk in chunks) if rest]
+        data = b"".join(chunks)
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file.fd, view, file.end)
+            file.end += written
+            view = view[written:]
+        file.chunks.clear()
+
+    def _compare(self, file: _File, data: bytes) -> bytes:
+        """What of data is not in the file already, behind what was found before."""
+        if file.matched == -1:
+            file.matched = self._find(file, data)
+        if file.matched is None:
+            return data
+        there = os.pread(file.fd, min(len(data), file.end - file.matched), file.matched)
+        if data.startswith(there):
+            file.matched += len(there)
+            if file.matched == file.end:
+                file.matched = None
+            return data[len(there) :]
+        self._end_at_a_line(file, file.matched)
+        file.matched = None
+        return data
+
+    def _find(self, file: _File, data: bytes) -> int | None:
+        """Where in the file data, or what was written of it, begins; the last such place."""
+        if os.fstat(file.fd).st_mtime_ns + _CLOCKS_NS < file.stamp:
+            return None
+        begin = max(0, file.end - _LOOK_BACK)
+        content = b"".join(_read(file.fd, begin, file.end))
+        at = content.rfind(data)
+        if at < 0:
+            at = content.rfind(data[:_KNOWN_BY])
+            if at >= 0 and not data.startswith(content[at:]):
+                at = -1
+        return begin + at if at >= 0 else None
+
+    def _end_at_a_line(self, file: _File, least: int) -> None:
+        """What follows is something else: no torn line may stand before it."""
+        content = b"".join(_read(file.fd, least, file.end))
+        if content and not content.endswith(b"\n"):
+            file.end = least + content.rfind(b"\n") + 1
+            os.ftruncate(file.fd, file.end)
+
+    def _give_up(self, file: _File, error: OSError) -> None:
+        size = sum(map(len, file.chunks))
+        self.uncommitted -= size
+        self._unwritten(file.host, self._root.shown(file.host, file.name), size, error)
+        file.chunks.clear()
+        self._waiting.pop(file.path, None)
+        self._close(file)
+
+    def _in_place(self, file: _File) -> bool:
+        """Whether the open file is still the one of its name: it may have been removed or moved away."""
+        try:
+            there = self._root.status(file.host, file.name)
+        except OSError:
+            return False
+        here = os.fstat(file.fd)
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+    def _make_room(self) -> None:
+        open_files = [file for file in self._files.values() if file.fd >= 0]
+        for file in open_files[: max(0, len(open_files) + 1 - self._descriptors)]:
+            if not file.held and not file.chunks:
+                self._close(file)
+            elif not file.held:
+                self._close_descriptor(file)
+
+    def _note_folders(self, file: _File) -> None:
+        folder = self._root.directory
+        self._folders.add(folder)
+        for part in file.path.split(b"/")[:-1]:
+            folder += b"/" + part
+            self._folders.add(folder)
+
+    def _close(self, file: _File) -> None:
+        self._close_descriptor(file)
+        self._files.pop(file.path, None)
+
+    def _close_descriptor(self, file: _File) -> None:
+        if file.fd >= 0:
+            os.close(file.fd)
+            file.fd = -1
+
+
+def _sync_folder(path: bytes) -> None:
+    # A sweep may have removed an empty one.
+    with contextlib.suppress(FileNotFoundError):
+        _sync_path(path)
+
+
+def _sync_path(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, begin: int, end: int) -> Iterable[bytes]:
+    while begin < end:
+        piece = os.pread(fd, min(_READ, end - begin), begin)
+        if not piece:
+            return
+        begin += len(piece)
+        yield piece
