@@ -81,8 +81,10 @@ def test_a_duration_is_a_number_and_a_unit(value: str, seconds: int) -> None:
         {"NATS_URL": ""},
         {"NATS_CERTIFICATE": "/x"},
         {"NATS_KEY": "/x"},
-        {"SHIPPER_STREAM": "shipper"},
-        {"SHIPPER_METRICS": "localhost:1"},
+        {"SHIPPER_STREAM": "a.b"},
+        {"SHIPPER_STREAM": "a/b"},
+        {"SHIPPER_METRICS": "localhost"},
+        {"SHIPPER_METRICS": "localhost:0"},
     ],
 )
 def test_a_setting_of_the_producer_that_cannot_work_is_named(env: dict[str, str]) -> None:
