@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from shipper_runtime import addresses
+from shipper_runtime import addresses, tally
 from shipper_runtime import consumer as consumer_module
-from shipper_runtime import tally
 from shipper_runtime.consumer import Consumer
 from shipper_runtime.settings import consumer_settings
 from shipper_runtime.wire import Span, encode
