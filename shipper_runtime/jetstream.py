@@ -88,6 +88,10 @@ class JetStream:
         except (KeyError, TypeError, ValueError):
             raise NoAnswer("an answer that is no acknowledgement: %r" % answer.data[:100]) from None
 
+    async def account_info(self) -> dict[str, Any]:
+        """What the account stores, and its limits, which are -1 where there are none."""
+        return await self._ask("INFO", {})
+
     async def stream_info(self, stream: str, subjects: str = "") -> dict[str, Any]:
         """config, state and created of a stream; with subjects (a pattern) also how many messages each subject has."""
         request: dict[str, Any] = {"subjects_filter": subjects} if subjects else {}
