@@ -15,6 +15,8 @@ from .pull import Pull
 
 # The server removes the consumer after so long without a request, if the program could not do it itself.
 _INACTIVE = 60.0
+# Who is told to stop does not wait for a server that is silent.
+_LAST_WORD = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,4 +62,4 @@ async def onlooker(
     finally:
         await pull.close()
         with contextlib.suppress(BrokerError):
-            await api.delete_consumer(stream, name)
+            await JetStream(api.link, _LAST_WORD).delete_consumer(stream, name)
