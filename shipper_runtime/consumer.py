@@ -13,10 +13,12 @@ import logging
 import os
 import time
 from functools import partial
+from typing import Callable
 
 from nats.aio.msg import Msg
 
-from . import tally
+from . import durable, tally
+from .addresses import Addresses
 from .archive import Archive, Swept, sweep
 from .broker import Broker, Handler, check_broker, inbox_prefix
 from .confined import check_directory
@@ -26,7 +28,7 @@ from .partition import partition_subject
 from .service import Rarely, Service
 from .settings import ConsumerSettings
 from .tally import Tally
-from .wire import decode, subject_host
+from .wire import decode
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,6 @@ TICK = 1.0
 # How long a stop waits for what the server has sent already.
 DRAIN_MOST = 5.0
 _CLOSE_MOST = 3.0
-_CACHED_MOST = 65536
 
 
 def check(settings: ConsumerSettings) -> None:
@@ -47,7 +48,10 @@ def check(settings: ConsumerSettings) -> None:
 
 
 async def run(settings: ConsumerSettings, service: Service) -> None:
-    """Write what comes until the service is told to stop. Raises SettingError."""
+    """Write what comes until the service is told to stop. Raises SettingError and LedgerError."""
+    if settings.stream is not None:
+        await durable.run(settings, service, partial(_expire, settings, service))
+        return
     name = "shipper consumer %s" % settings.group
     broker = Broker(settings.broker, name, inbox_prefix("consumer", settings.group))
     consumer = Consumer(settings)
@@ -115,8 +119,10 @@ async def _tick(service: Service, consumer: Consumer) -> None:
         await asyncio.sleep(TICK)
 
 
-async def _expire(settings: ConsumerSettings, service: Service) -> None:
-    """Sweep at the start, and whenever another period has become too old."""
+async def _expire(
+    settings: ConsumerSettings, service: Service, swept_before: Callable[[int], None] = lambda first_kept: None
+) -> None:
+    """Sweep at the start, and whenever another period has become too old; swept_before is told which are kept."""
     swept_for: int | None = None
     complain = Rarely(logger.warning)
     while True:
@@ -131,6 +137,7 @@ async def _expire(settings: ConsumerSettings, service: Service) -> None:
             )
             _report_sweep(swept, settings, complain)
             swept_for = kept
+            swept_before(kept)
         await asyncio.sleep(TICK)
 
 
@@ -153,9 +160,7 @@ class Consumer:
         self._accept_plain = settings.accept_plain
         self._intake = Intake(whole_lines=not settings.output.has_source)
         self._time = SteadyTime()
-        self._hosts: dict[str, str] = {}
-        self._names: dict[bytes | None, bytes] = {}
-        self._period = -1
+        self._addresses = Addresses(settings.prefix, settings.output)
         self._flush_soon = False
         self._blocked = False
         self._messages = 0
@@ -183,7 +188,7 @@ class Consumer:
         """Write what is in hand, and say what the totals are."""
         self._look_at_the_clock()
         for host, data in self._intake.leave():
-            self.archive.append(host, self._name(None), data)
+            self.archive.append(host, self._addresses.name(None), data)
         self._flush()
         self.tally.report(float("inf"))
         if self.archive.in_hand:
@@ -197,7 +202,7 @@ class Consumer:
             return
         data, headers = msg.data, msg.headers
         try:
-            host = self._hosts.get(msg.subject) or self._host(number, msg.subject)
+            host = self._addresses.host(number, msg.subject)
             span = decode(headers, len(data)) if headers else None
             if span is None and not self._accept_plain:
                 raise WireError("no headers, and SHIPPER_PLAIN=reject")
@@ -219,7 +224,7 @@ class Consumer:
                     if amount:
                         self.tally.count(kind, host, amount)
         if data:
-            self.archive.append(host, self._names.get(source) or self._name(source), data)
+            self.archive.append(host, self._addresses.name(source), data)
             if not self._flush_soon and not self._blocked:
                 self._flush_soon = True
                 asyncio.get_running_loop().call_soon(self._flush)
@@ -230,24 +235,8 @@ class Consumer:
         self.tally.count(tally.REJECTED, reason)
         self.tally.complain("Rejecting messages on %s: %s", subject, reason)
 
-    def _host(self, number: int, subject: str) -> str:
-        host = subject_host(self._settings.prefix, number, subject)
-        if len(self._hosts) >= _CACHED_MOST:
-            self._hosts.clear()
-        self._hosts[subject] = host
-        return host
-
     def _look_at_the_clock(self) -> None:
-        period = self._settings.output.period(self._time.at(time.time()))
-        if period != self._period:
-            self._period = period
-            self._names.clear()
-
-    def _name(self, source: bytes | None) -> bytes:
-        if len(self._names) >= _CACHED_MOST:
-            self._names.clear()
-        name = self._names[source] = self._settings.output.name(source, self._period)
-        return name
+        self._addresses.at(self._time.at(time.time_ns()))
 
     def _flush(self) -> None:
         self._flush_soon = False

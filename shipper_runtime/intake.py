@@ -16,7 +16,7 @@ LIVES_PER_HOST = 1024
 HOSTS = 16384
 # A line longer than this is cut in two where sources share a file; a host's unfinished lines have this much together.
 ASIDE_MOST = 64 * 1024 * 1024
-_STEP_BACK_TAKEN = 3600.0
+_STEP_BACK_TAKEN = 3600 * 10**9
 
 
 class Taken(NamedTuple):
@@ -30,19 +30,19 @@ class Taken(NamedTuple):
 
 
 class SteadyTime:
-    """A clock that does not run backwards: what came later never goes to an earlier file.
+    """A clock that does not run backwards: what came later never goes to an earlier file. In ns since 1970.
 
     A step back of more than an hour is taken, for it means that the time before was wrong.
     """
 
-    def __init__(self) -> None:
-        self._latest = 0.0
+    def __init__(self, latest: int = 0) -> None:
+        self.latest = latest
 
-    def at(self, stamp: float) -> float:
+    def at(self, stamp: int) -> int:
         """The time to use for something that came at stamp."""
-        if stamp > self._latest or stamp < self._latest - _STEP_BACK_TAKEN:
-            self._latest = stamp
-        return self._latest
+        if stamp > self.latest or stamp < self.latest - _STEP_BACK_TAKEN:
+            self.latest = stamp
+        return self.latest
 
 
 class Known(NamedTuple):

@@ -54,8 +54,8 @@ CREATE TABLE holes(
 @dataclass(frozen=True)
 class Position:
     """How far a stream is committed: the stream's creation time as the broker writes it, the committed message's
-    sequence (0: none) and time (ns; 0: not known), the latest time seen (ns), and until which time plain messages are
-    old, because the stream's numbers are used a second time (ns; 0: none are)."""
+    sequence (0: none) and time (ns; 0: not known), the latest time that chose a file (ns), and until which time plain
+    messages are old, because the stream's numbers are used a second time (ns; 0: none are)."""
 
     created: str
     sequence: int = 0
@@ -121,10 +121,13 @@ class Ledger:
         self._folder = os.path.join(os.path.abspath(directory), FOLDER)
         self._path = os.path.join(self._folder, NAME)
         self._lock = threading.Lock()
+        self._read_lock = threading.Lock()
         try:
             os.makedirs(self._folder, mode=0o750, exist_ok=True)
             with self._creating():
                 self._database = self._open(directory)
+            # Who reads does not wait for who commits.
+            self._reading = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 "%s: the ledger cannot be used: %s; it must be on a local disk that this user may write to, or be "
@@ -183,9 +186,9 @@ class Ledger:
                 raise OSError(None, "the ledger: %s" % error) from None
 
     def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock:
+        with self._read_lock:
             try:
-                return self._database.execute(query, values).fetchall()
+                return self._reading.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise OSError(None, "the ledger: %s" % error) from None
 
@@ -295,7 +298,8 @@ class Ledger:
         return fd
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._read_lock:
+            self._reading.close()
             self._database.close()
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import StateError, printable
@@ -25,8 +26,17 @@ _FIELDS = {field.name: field.type for field in dataclasses.fields(Record)}
 _KINDS: dict[str, type] = {"str": str, "bytes": str, "int": int, "bool": bool}
 
 
+@dataclass(frozen=True)
+class Acknowledged:
+    """The last message that a stream has acknowledged: its partition and the sequence."""
+
+    partition: int
+    sequence: int
+
+
 class PositionStore:
-    """Records of lives by source, the oldest life first; what is in the file survives a crash at any moment.
+    """Records of lives by source, the oldest life first, and for each stream what it acknowledged last; what is in the
+    file survives a crash at any moment.
 
     The folder is made where it is missing, and locked against a second producer until close(). first_start tells that
     there was no file of positions. Everything is called from one thread, except write().
@@ -38,6 +48,7 @@ class PositionStore:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.records: dict[bytes, list[Record]] = {}
+        self.acknowledged: dict[str, Acknowledged] = {}
         self.dirty = False
         self._path = os.path.join(folder, NAME)
         self._writing = threading.Lock()
@@ -84,6 +95,8 @@ class PositionStore:
             version = document["version"]
             if version != VERSION:
                 raise ValueError("of version %s, this program knows %d" % (version, VERSION))
+            for stream, last in document.get("acknowledged", {}).items():
+                self.acknowledged[stream] = Acknowledged(int(last["partition"]), int(last["sequence"]))
             for entry in document["lives"]:
                 record = _decode(entry)
                 self.records.setdefault(record.source, []).append(record)
@@ -96,6 +109,16 @@ class PositionStore:
             ) from None
         return False
 
+    def acknowledge(self, stream: str, partition: int, sequence: int) -> None:
+        """A stream has acknowledged a message."""
+        last = self.acknowledged.get(stream)
+        if last is None or last.sequence < sequence:
+            self.acknowledged[stream] = Acknowledged(partition, sequence)
+
+    def knows(self, life: str) -> bool:
+        """Whether a life is among the records."""
+        return any(record.life == life for records in self.records.values() for record in records)
+
     def durable(self, record: Record) -> bool:
         """Whether the record's life, and by what it is known, has been saved; the offset may be older."""
         return record.life in self._durable
@@ -103,7 +126,12 @@ class PositionStore:
     def snapshot(self) -> bytes:
         """All records as they are now, for write(); the store counts as clean from here on."""
         entries = [_encode(record) for records in self.records.values() for record in records]
-        data = b'{"version": %d, "lives": [\n%b\n]}\n' % (VERSION, b",\n".join(entries))
+        streams = json.dumps({stream: dataclasses.asdict(last) for stream, last in self.acknowledged.items()})
+        data = b'{"version": %d, "acknowledged": %b, "lives": [\n%b\n]}\n' % (
+            VERSION,
+            streams.encode(),
+            b",\n".join(entries),
+        )
         self._newest = data
         self.dirty = False
         return data

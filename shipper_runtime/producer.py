@@ -15,7 +15,8 @@ import time
 
 from .blocks import Block
 from .broker import Broker, check_broker, inbox_prefix
-from .errors import ConnectionLost, PublishRefused
+from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, check_positions
+from .errors import BrokerError, ConnectionLost, PublishRefused
 from .positions import PositionStore
 from .service import Rarely, Service
 from .settings import ProducerSettings
@@ -31,7 +32,6 @@ SAVE_INTERVAL = 1.0
 # How long the loop may sleep: the watchdog, and a stop that came without a wake-up, want it back.
 TICK_MOST = 1.0
 STOP_GRACE = 5.0
-_REFUSED_WAIT = 5.0
 
 
 def check(settings: ProducerSettings) -> None:
@@ -43,26 +43,34 @@ def check(settings: ProducerSettings) -> None:
 async def run(settings: ProducerSettings, service: Service) -> None:
     """Ship until the service is told to stop. Raises SettingError and StateError."""
     name = "shipper producer %s" % settings.host
+    delivery: Delivery = CoreDelivery() if settings.stream is None else StreamDelivery(settings.stream)
     broker = Broker(settings.broker, name, inbox_prefix("producer", settings.host))
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(PositionStore(settings.state)))
         tailer = stack.enter_context(contextlib.closing(Tailer(settings.files, store, start=settings.start)))
-        await _Producer(settings, service, store, tailer, broker).run()
+        await _Producer(settings, service, store, tailer, broker, delivery).run()
 
 
 class _Producer:
     def __init__(
-        self, settings: ProducerSettings, service: Service, store: PositionStore, tailer: Tailer, broker: Broker
+        self,
+        settings: ProducerSettings,
+        service: Service,
+        store: PositionStore,
+        tailer: Tailer,
+        broker: Broker,
+        delivery: Delivery,
     ) -> None:
         self._settings = settings
         self._service = service
         self._store = store
         self._tailer = tailer
         self._broker = broker
+        self._delivery = delivery
         self._flights: set[asyncio.Task[None]] = set()
         self._flight_bytes = 0
         self._wake = asyncio.Event()
-        self._refused = Rarely(logger.error)
+        self._waiting = Rarely(logger.error)
         self._failed_save = Rarely(logger.error)
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
@@ -72,17 +80,21 @@ class _Producer:
         connecting = asyncio.create_task(self._broker.run())
         stopping = asyncio.create_task(self._service.stopping.wait())
         stopping.add_done_callback(lambda _: self._wake.set())
+        self._clearing = asyncio.create_task(self._clear())
+        self._clearing.add_done_callback(lambda _: self._wake.set())
         self._service.ready("publishing to %s" % self._settings.subject)
         try:
             while not stopping.done():
                 if connecting.done():
                     connecting.result()
+                if self._clearing.done():
+                    self._clearing.result()
                 await self._turn()
             self._service.stopped()
             if self._flights:
                 await asyncio.wait(self._flights, timeout=STOP_GRACE)
         finally:
-            for task in (*self._flights, stopping, connecting):
+            for task in (*self._flights, stopping, connecting, self._clearing):
                 task.cancel()
             await asyncio.wait({connecting}, timeout=3.0)
             if self._saving is not None:
@@ -99,7 +111,7 @@ class _Producer:
         # Without a connection too: a rotated file is held open from when its rotation is seen.
         self._tailer.scan(now)
         self._announce()
-        link = self._broker.current
+        link = self._broker.current if self._clearing.done() else None
         if link is not None:
             for source in self._tailer.due(now):
                 if self._flight_bytes >= FLIGHT_BYTES:
@@ -135,8 +147,8 @@ class _Producer:
         task.add_done_callback(landed)
 
     async def _deliver(self, source: Source, block: Block) -> None:
-        """Send a block until the server has it; its bytes and its id stay the same however often that takes."""
-        headers = encode(self._settings.host, block.span)
+        """Send a block until the server has it; its bytes stay the same however often that takes."""
+        repeat = Retry()
         while True:
             link = await self._broker.link()
             if len(block.payload) > link.max_payload:
@@ -144,15 +156,41 @@ class _Producer:
                 source.release(block)
                 return
             try:
-                await link.publish(self._settings.subject, block.payload, headers)
+                headers = encode(self._settings.host, block.span, repeat.fresh_ids)
+                sequence = await self._delivery.deliver(link, self._settings.subject, block.payload, headers)
+            except ConnectionLost:
+                continue
+            except BrokerError as error:
+                pause = repeat.after(error, time.monotonic())
+                if repeat.said:
+                    self._waiting("Cannot publish to %s: %s; waiting", self._settings.subject, repeat.said)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                continue
+            if self._settings.stream is not None:
+                self._store.acknowledge(self._settings.stream, self._settings.partition, sequence)
+            self._waiting.forget()
+            source.acked(block)
+            return
+
+    async def _clear(self) -> None:
+        """Before anything is sent: the positions must not be older than what the stream has. Raises StateError."""
+        if self._settings.stream is None or self._settings.fresh:
+            return
+        repeat = Retry()
+        while True:
+            link = await self._broker.link()
+            try:
+                await check_positions(link, self._settings.stream, self._settings.subject, self._store)
+                return
             except ConnectionLost:
                 continue
             except PublishRefused as refusal:
-                self._refused("Cannot publish to %s: %s; waiting", self._settings.subject, refusal)
-                await asyncio.sleep(_REFUSED_WAIT * random.uniform(0.5, 1.0))
-                continue
-            source.acked(block)
-            return
+                logger.warning("Cannot compare the positions with stream %s: %s", self._settings.stream, refusal)
+                return
+            except BrokerError as error:
+                pause = repeat.after(error, time.monotonic())
+                self._waiting("Waiting for stream %s: %s", self._settings.stream, repeat.said or error)
+                await asyncio.sleep(pause)
 
     def _save_sometimes(self, now: float) -> None:
         if self._saving is not None and self._saving.done():

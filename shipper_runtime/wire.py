@@ -55,10 +55,10 @@ class Span:
     partial: str | None = None
 
 
-def encode(host: str, span: Span) -> dict[str, str]:
-    """The headers of a message of host that carries span."""
+def encode(host: str, span: Span, fresh: int = 0) -> dict[str, str]:
+    """The headers of a message of host that carries span. fresh above 0 gives it another id than before."""
     headers = {
-        MSG_ID: "%s:%s:%d:%d" % (host, span.life, span.begin, span.end),
+        MSG_ID: "%s:%s:%d:%d%s" % (host, span.life, span.begin, span.end, "#%d" % fresh if fresh else ""),
         SOURCE: quote_from_bytes(span.source, safe="/"),
         LIFE: span.life,
         BEGIN: "%d" % span.begin,

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The consumer in durable mode: a reader for each partition, and what they have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Awaitable
+from typing import Callable
+
+from .archive import descriptor_budget
+from .broker import Broker, inbox_prefix
+from .confined import Root
+from .errors import ApiError, BrokerError, printable
+from .jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
+from .ledger import Ledger
+from .pull import MAX_BYTES
+from .reader import OWNER, Reader, Shared, released
+from .service import Service
+from .settings import ConsumerSettings, partition_stream
+from .tally import Tally
+
+logger = logging.getLogger(__name__)
+
+TICK = 1.0
+# What all partitions of a worker may have on the way together.
+_PULL_BYTES = 64 * 1024 * 1024
+_PULL_LEAST = 2 * 1024 * 1024
+_STOP_MOST = 8.0
+_RELEASE_INTERVAL = 30.0
+
+Expire = Callable[[Callable[[int], None]], Awaitable[None]]
+
+
+async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> None:
+    """Archive until the service is told to stop. expire removes what is too old, and says from which time (seconds) on
+    periods are kept. Raises SettingError and LedgerError."""
+    broker = Broker(settings.broker, "shipper consumer %s" % settings.group, inbox_prefix("consumer", settings.group))
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(contextlib.closing(Root(settings.directory)))
+        ledger = stack.enter_context(contextlib.closing(Ledger(settings.directory)))
+        if ledger.begun_anew:
+            logger.warning(
+                "The ledger of %s was begun beside files that were there: what comes is compared with them",
+                printable(settings.directory),
+            )
+        count = len(settings.partitions)
+        shared = Shared(
+            settings=settings,
+            broker=broker,
+            root=root,
+            ledger=ledger,
+            tally=Tally(),
+            stopping=service.stopping,
+            descriptors=max(16, descriptor_budget() // count),
+            pull_bytes=min(MAX_BYTES, max(_PULL_LEAST, _PULL_BYTES // count)),
+        )
+        readers = [Reader(shared, number) for number in settings.partitions]
+        await _serve(shared, service, readers, expire)
+
+
+async def _serve(shared: Shared, service: Service, readers: list[Reader], expire: Expire) -> None:
+    service.ready("archiving %d partitions" % len(readers))
+    connecting = asyncio.create_task(shared.broker.run())
+    reading = [asyncio.create_task(reader.run()) for reader in readers]
+    others = [
+        connecting,
+        asyncio.create_task(_tick(shared, service)),
+        asyncio.create_task(_release(shared)),
+        asyncio.create_task(_expire(shared, expire)),
+    ]
+    stopping = asyncio.create_task(service.stopping.wait())
+    try:
+        done, _nothing = await asyncio.wait([*reading, *others, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        service.stopped()
+        await asyncio.wait(reading, timeout=_STOP_MOST)
+    finally:
+        for task in (*reading, *others, stopping):
+            task.cancel()
+        await asyncio.wait({connecting, *reading}, timeout=3.0)
+        shared.tally.report(float("inf"))
+    for task in reading:
+        if task.done() and not task.cancelled():
+            task.result()
+    counted = "".join(", %d %s" % (amount, kind) for kind, amount in sorted(shared.tally.totals.items()))
+    logger.info("Stopped: all that was acknowledged is committed%s", counted)
+
+
+async def _tick(shared: Shared, service: Service) -> None:
+    while True:
+        shared.tally.report(time.monotonic())
+        service.progress()
+        await asyncio.sleep(TICK)
+
+
+async def _expire(shared: Shared, expire: Expire) -> None:
+    def clean(first_kept: int) -> None:
+        try:
+            shared.ledger.clean(first_kept)
+        except OSError as error:
+            logger.warning("Cannot clean the ledger of %s: %s", printable(shared.settings.directory), error.strerror)
+
+    await expire(clean)
+
+
+async def _release(shared: Shared) -> None:
+    """Let others have the partitions that this archive has read and that nobody on this host reads any more."""
+    while True:
+        link = await shared.broker.link()
+        ours = {partition_stream(shared.settings.stream or "", number) for number in shared.settings.partitions}
+        for stream in shared.ledger.streams():
+            if stream not in ours:
+                with contextlib.suppress(BrokerError, OSError):
+                    await _release_one(shared, JetStream(link), stream)
+        await asyncio.sleep(_RELEASE_INTERVAL)
+
+
+async def _release_one(shared: Shared, js: JetStream, stream: str) -> None:
+    lock = shared.ledger.lock(stream)
+    position = shared.ledger.position(stream)
+    if lock is None or position is None:
+        return
+    try:
+        try:
+            durable = await js.consumer_info(stream, shared.settings.group)
+        except ApiError as error:
+            if error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                raise
+        else:
+            if (durable["config"].get("metadata") or {}).get(OWNER) == shared.ledger.id:
+                await js.create_consumer(stream, released(position, durable["config"]), "update")
+        shared.ledger.release(stream)
+        logger.info("Released %s: this host does not read it any more", stream)
+    finally:
+        os.close(lock)

@@ -1,0 +1,508 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads one partition's stream into the archive: every message once and in order, whatever the broker does.
+
+One session after the other. Each begins behind what the ledger says is committed, and whatever goes wrong ends it: then
+what is not committed is cut off, and read again. docs/durable.md tells the whole of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Callable, TypeVar
+
+from nats.aio.msg import Msg
+
+from . import tally
+from .addresses import Addresses
+from .broker import Broker, Link
+from .confined import Root
+from .errors import ApiError, BrokerError, ConnectionLost, NoResponders, OutOfStep, WireError, printable
+from .intake import Intake, Known, SteadyTime
+from .jetstream import CONSUMER_NOT_FOUND, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, Place, place
+from .ledger import Commit, Hole, Ledger, LifeRow, Lost, Position, advanced
+from .partition import partition_subject
+from .pull import Pull
+from .service import Rarely
+from .settings import ConsumerSettings, partition_stream
+from .tally import Tally
+from .trim import INTERVAL as TRIM_INTERVAL
+from .trim import Trimmer, durables, floor_of
+from .vault import Vault
+from .wire import decode
+
+logger = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 1.0
+COMMIT_BYTES = 8 * 1024 * 1024
+TRIM_BYTES = 64 * 1024 * 1024
+# A share of a stream's limit, so that a small one does not fill up between two commits or two looks.
+_SHARE = 8
+_TICK = 0.5
+_FENCE_SECONDS = 10.0
+_ACK_WAIT = 60.0
+_AGAIN_FIRST, _AGAIN_MOST = 0.2, 5.0
+_OWNER_SECONDS = 2.0
+
+OWNER, OWNER_HOST, OWNER_FOLDER, RELEASED = "shipper-ledger", "shipper-host", "shipper-directory", "shipper-position"
+
+_Result = TypeVar("_Result")
+
+
+class NotOurs(BrokerError):
+    """The partition is another archive host's."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a worker's readers have in common."""
+
+    settings: ConsumerSettings
+    broker: Broker
+    root: Root
+    ledger: Ledger
+    tally: Tally
+    stopping: asyncio.Event
+    descriptors: int
+    pull_bytes: int
+
+
+class Reader:
+    """One partition. run() until it is told to stop; position is what is committed, once that is known."""
+
+    def __init__(self, shared: Shared, number: int) -> None:
+        self.number = number
+        self.position: Position | None = None
+        self.pending = 0
+        self._shared = shared
+        self._settings = settings = shared.settings
+        self._ledger = shared.ledger
+        self._tally = shared.tally
+        self._stream = partition_stream(settings.stream or "", number)
+        self._subject = partition_subject(settings.prefix, number)
+        self._trimmer = Trimmer(shared.ledger, self._stream, settings.group)
+        self._trimming: asyncio.Task[None] | None = None
+        self._take_over = settings.take_over
+        self._complain = Rarely(logger.warning)
+        self._no_room = False
+        # The jump in the stream's numbers that ended the session before: when it is still there, it stays.
+        self._jump: tuple[int, int] | None = None
+
+    async def run(self) -> None:
+        """Read for ever; on return all that was in hand is committed."""
+        lock: int | None = None
+        again = _AGAIN_FIRST
+        try:
+            while not self._shared.stopping.is_set():
+                if lock is None:
+                    lock = self._ledger.lock(self._stream)
+                if lock is None:
+                    self._complain("Waiting for another consumer on this host, which reads %s", self._stream)
+                    await self._sleep(_OWNER_SECONDS)
+                    continue
+                began = time.monotonic()
+                pause = await self._try()
+                again = _AGAIN_FIRST if time.monotonic() - began > _AGAIN_MOST else min(again * 2, _AGAIN_MOST)
+                await self._sleep(max(pause, again) * random.uniform(0.5, 1.0))
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    async def _try(self) -> float:
+        """One session, to its end; how long to wait at least before the next one."""
+        link = await self._link()
+        if link is None:
+            return 0.0
+        session = _Session(self, link)
+        try:
+            await session.run()
+            self._complain.forget()
+        except ConnectionLost:
+            pass
+        except NotOurs as owner:
+            self._complain("Waiting for %s to release p%d", owner, self.number)
+            return _OWNER_SECONDS
+        except OutOfStep as error:
+            self._complain("Reading %s again from behind what is committed: %s", self._stream, error)
+        except Lost as file:
+            self._complain("Reading %s again: another partition has taken %s over", self._stream, file)
+        except BrokerError as error:
+            self._complain("Waiting for stream %s: %s", self._stream, _explained(error))
+            return 1.0
+        except OSError as error:
+            self._no_room = True
+            directory = printable(self._settings.directory)
+            reason = error.strerror or str(error)
+            self._complain("Cannot write to %s: %s; waiting", directory, reason)
+            return 1.0
+        finally:
+            await session.close()
+        return 0.0
+
+    async def _link(self) -> Link | None:
+        """The live link, or None when it is time to stop."""
+        linking = asyncio.ensure_future(self._shared.broker.link())
+        stopping = asyncio.ensure_future(self._shared.stopping.wait())
+        try:
+            await asyncio.wait({linking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return linking.result() if linking.done() and not stopping.done() else None
+        finally:
+            linking.cancel()
+            stopping.cancel()
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._shared.stopping.wait(), seconds)
+
+    def wrote(self) -> None:
+        """There is room on the disk."""
+        if self._no_room:
+            self._no_room = False
+            logger.warning("Writing to %s again", printable(self._settings.directory))
+
+
+class _Session:
+    """From the ledger's position on, until something goes wrong."""
+
+    def __init__(self, reader: Reader, link: Link) -> None:
+        shared = reader._shared
+        self._reader = reader
+        self._shared = shared
+        self._settings = shared.settings
+        self._ledger = shared.ledger
+        self._tally = shared.tally
+        self._stream = reader._stream
+        self._link = link
+        self._js = JetStream(link)
+        self._vault = Vault(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors)
+        self._intake = Intake(whole_lines=not shared.settings.output.has_source, recall=self._recall)
+        self._addresses = Addresses(shared.settings.prefix, shared.settings.output)
+        self._time = SteadyTime()
+        self._holes: list[Hole] = []
+        self._commit_bytes = COMMIT_BYTES
+        self._trim_bytes = TRIM_BYTES
+        self._trimmed_at = 0.0
+        self._untrimmed = 0
+        self._commit_at: float | None = None
+        self._delivery = 0
+        self._reply = ""
+        self._working: asyncio.Future[Any] | None = None
+
+    async def run(self) -> None:
+        """Raises BrokerError, Lost and OSError; returns when it is time to stop."""
+        if self._link.version < OLDEST_SERVER and self._link.version > (0, 0, 0):
+            raise NoResponders("nats-server %d.%d.%d is too old: durable mode needs 2.10" % self._link.version)
+        info = await self._js.stream_info(self._stream)
+        max_bytes = int(info["config"].get("max_bytes", -1))
+        if max_bytes > 0:
+            self._commit_bytes = min(COMMIT_BYTES, max(1, max_bytes // _SHARE))
+            self._trim_bytes = min(TRIM_BYTES, max(1, max_bytes // _SHARE))
+        position = await self._claim(info)
+        if self._differs(info, position):
+            position = self._begin_epoch(position, info)
+        await self._make_durable(position)
+        pull = Pull(self._link, self._stream, self._settings.group, self._shared.pull_bytes)
+        await pull.start()
+        try:
+            first = await self._pass_fence(pull, position) if position.sequence else []
+            self._vault.cut_back()
+            self._position = self._reader.position = position
+            self._time = SteadyTime(position.latest)
+            logger.info("Waiting for messages on subject %s @ %s", self._reader._subject, self._link.url)
+            await self._read(pull, first)
+        finally:
+            await pull.close()
+
+    async def close(self) -> None:
+        """Let go of everything; what a thread is doing is waited for."""
+        if self._working is not None:
+            await asyncio.wait({self._working})
+        self._vault.close()
+
+    async def _claim(self, info: dict[str, Any]) -> Position:
+        """Where to begin, if the partition is ours, or nobody's. Raises NotOurs."""
+        created = str(info["created"])
+        position = self._ledger.position(self._stream)
+        try:
+            durable = await self._js.consumer_info(self._stream, self._settings.group)
+        except ApiError as error:
+            if error.err_code != CONSUMER_NOT_FOUND:
+                raise
+            return position or await self._begin(Position(created), new=True)
+        metadata = durable["config"].get("metadata") or {}
+        owner = metadata.get(OWNER)
+        if owner == self._ledger.id:
+            return position or await self._begin(Position(created), new=True)
+        floor = Position(created, floor_of(durable))
+        if owner is None:
+            released = _parse_released(metadata.get(RELEASED, "")) or floor
+            if position is not None and (position.created, released.sequence) == (released.created, position.sequence):
+                return position
+            return await self._begin(released)
+        if position is None and self._ledger.begun_anew and self._is_ours(metadata):
+            logger.warning("The ledger of %s is lost: going on in %s behind %d, which its group had acknowledged",
+                           printable(self._settings.directory), self._stream, floor.sequence)  # fmt: skip
+            return await self._begin(floor)
+        if self._reader._take_over:
+            logger.warning("Taking p%d over from %s", self._reader.number, metadata.get(OWNER_HOST, "another host"))
+            return await self._begin(floor)
+        raise NotOurs(metadata.get(OWNER_HOST) or "another archive host")
+
+    def _is_ours(self, metadata: dict[str, str]) -> bool:
+        mine = _identity(self._settings.directory)
+        return all(metadata.get(key) == mine[key] for key in (OWNER_HOST, OWNER_FOLDER))
+
+    async def _begin(self, position: Position, new: bool = False) -> Position:
+        if new:
+            others = durables(await self._js.consumers(self._stream)).keys() - {self._settings.group}
+            if others:
+                # By then every trimmer has seen that there is one group more.
+                await self._make_durable(position)
+                await self._reader._sleep(TRIM_INTERVAL)
+        self._ledger.begin(self._stream, position, forget_lives=not new)
+        self._reader._take_over = False
+        return position
+
+    def _differs(self, info: dict[str, Any], position: Position) -> str:
+        """Why the stream is not the one that was read, or not any more; empty if nothing speaks against it."""
+        state = info["state"]
+        if position.created != info["created"]:
+            return "it was made anew"
+        if position.sequence > int(state["last_seq"]):
+            return "it ends at %d, and %d was committed" % (state["last_seq"], position.sequence)
+        if position.sequence and (int(state["first_seq"]) > position.sequence or not int(state["messages"])):
+            return "it begins at %d, and %d was committed" % (state["first_seq"], position.sequence)
+        return ""
+
+    def _begin_epoch(self, position: Position, info: dict[str, Any]) -> Position:
+        state = info["state"]
+        first = int(state["first_seq"])
+        if position.created == info["created"] and position.sequence < first <= int(state["last_seq"]) + 1:
+            # Nothing is used twice here: an age limit or an operator has removed messages.
+            if first > position.sequence + 1:
+                self._hole(Hole("", b"", "", position.sequence + 1, first))
+        elif position.sequence:
+            logger.warning(
+                "Stream %s is not what it was: %s; reading it from its first message",
+                self._stream, self._differs(info, position) or "message %d is another one" % position.sequence,
+            )  # fmt: skip
+        until = max(position.stamp, position.latest, position.replay_until)
+        epoch = Position(str(info["created"]), 0, 0, position.latest, until)
+        self._ledger.begin_epoch(self._stream, epoch, self._vault.tails())
+        return epoch
+
+    async def _make_durable(self, position: Position) -> None:
+        """The group's durable, anew, to begin with the committed message."""
+        group = self._settings.group
+        await self._js.delete_consumer(self._stream, group)
+        config: dict[str, Any] = {
+            "name": group,
+            "durable_name": group,
+            "description": "how far the group %s has archived this partition" % group,
+            "deliver_policy": "all",
+            "ack_policy": "all",
+            "ack_wait": int(_ACK_WAIT * 1e9),
+            "max_ack_pending": -1,
+            "replay_policy": "instant",
+            "metadata": {OWNER: self._ledger.id, **_identity(self._settings.directory)},
+        }
+        if position.sequence:
+            config.update(deliver_policy="by_start_sequence", opt_start_seq=position.sequence)
+        await self._js.create_consumer(self._stream, config)
+
+    async def _pass_fence(self, pull: Pull, position: Position) -> list[Msg]:
+        """The committed message itself must come first; what came with it."""
+        deadline = time.monotonic() + _FENCE_SECONDS
+        while True:
+            messages = await pull.messages(_TICK)
+            if messages:
+                break
+            if time.monotonic() > deadline or self._shared.stopping.is_set():
+                raise OutOfStep("the committed message %d does not come" % position.sequence)
+        at = _place(messages[0])
+        if at.sequence != position.sequence or position.stamp not in (0, at.stamp):
+            self._begin_epoch(position, await self._js.stream_info(self._stream))
+            raise OutOfStep("message %d came, and not the committed %d" % (at.sequence, position.sequence))
+        self._delivery = at.delivery
+        await self._link.send(messages[0].reply, b"+ACK")
+        return messages[1:]
+
+    async def _read(self, pull: Pull, messages: list[Msg]) -> None:
+        while True:
+            for msg in messages:
+                self._take(msg)
+                if self._vault.uncommitted >= self._commit_bytes or self._vault.crowded:
+                    await self._commit()
+            with self._cut_back_if_full():
+                self._vault.flush()
+            self._reader.wrote()
+            now = time.monotonic()
+            stopping = self._shared.stopping.is_set()
+            if self._commit_at is not None and (now >= self._commit_at or stopping):
+                await self._commit()
+            if stopping:
+                return
+            self._trim_sometimes(now)
+            due = _TICK if self._commit_at is None else min(_TICK, max(0.0, self._commit_at - time.monotonic()))
+            messages = await pull.messages(due)
+
+    def _take(self, msg: Msg) -> None:
+        at = _place(msg)
+        self._step(at)
+        old = at.stamp <= self._position.replay_until
+        self._position = advanced(self._position, at.sequence, at.stamp)
+        self._reply = msg.reply
+        self._reader.pending = at.pending
+        if self._commit_at is None:
+            self._commit_at = time.monotonic() + COMMIT_SECONDS
+        try:
+            host = self._addresses.host(self._reader.number, msg.subject)
+            span = decode(msg.headers, len(msg.data)) if msg.headers else None
+            if span is None and not self._settings.accept_plain:
+                raise WireError("no headers, and SHIPPER_PLAIN=reject")
+        except WireError as error:
+            self._tally.count(tally.REJECTED, error.reason)
+            self._tally.complain("Rejecting messages on %s: %s", msg.subject, error.reason)
+            return
+        if span is None:
+            if old:
+                self._tally.count(tally.REPEATED, host, len(msg.data) + 1)
+                return
+            source, data = None, msg.data + b"\n"
+        else:
+            source = span.source
+            data, missing, repeated, cut = self._intake.take(host, span, msg.data)
+            if missing:
+                self._hole(Hole(host, span.source, span.life, span.begin - missing, span.begin))
+            for kind, amount in ((tally.REPEATED, repeated), (tally.CUT, int(cut))):
+                if amount:
+                    self._tally.count(kind, host, amount)
+        if data:
+            # The stream's time, and only of what is written: so two groups choose the same file.
+            self._addresses.at(self._time.at(at.stamp))
+            self._vault.append(host, self._addresses.name(source), self._addresses.period, at.stamp, data)
+
+    def _step(self, at: Place) -> None:
+        """It must be exactly the next one. A jump in the stream's numbers that is still there the second time stays."""
+        if at.times != 1 or at.delivery != self._delivery + 1:
+            raise OutOfStep("message %d came as delivery %d, after %d" % (at.sequence, at.delivery, self._delivery))
+        self._delivery = at.delivery
+        expected = self._position.sequence + 1
+        if self._position.sequence and at.sequence != expected:
+            if at.sequence < expected or self._reader._jump != (expected, at.sequence):
+                self._reader._jump = (expected, at.sequence)
+                raise OutOfStep("message %d came after %d" % (at.sequence, expected - 1))
+            self._hole(Hole("", b"", "", expected, at.sequence))
+
+    def _hole(self, hole: Hole) -> None:
+        self._holes.append(hole)
+        if hole.host:
+            self._tally.count(tally.MISSING, hole.host, hole.last - hole.first)
+        else:
+            logger.warning("Missing messages %d to %d of stream %s", hole.first, hole.last - 1, self._stream)
+
+    async def _commit(self) -> None:
+        """Make what was taken last, and then tell the broker."""
+        with self._cut_back_if_full():
+            self._vault.flush()
+        lives, forgotten = self._intake.changes()
+        commit = Commit(
+            position=replace(self._position, latest=self._time.latest),
+            files=self._vault.rows(),
+            lives=[LifeRow(host, *known) for host, known in lives],
+            forgotten=forgotten,
+            holes=list(self._holes),
+        )
+
+        def work() -> None:
+            self._vault.sync()
+            self._ledger.commit(self._stream, commit)
+
+        size = self._vault.uncommitted
+        await self._in_thread(work)
+        self._vault.settle()
+        self._intake.settle()
+        self._holes.clear()
+        self._commit_at = None
+        self._untrimmed += size
+        self._reader.position = commit.position
+        await self._link.send(self._reply, b"+ACK")
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        """What is begun is brought to its end, also when we are cancelled meanwhile: see close()."""
+        self._working = working = asyncio.get_running_loop().run_in_executor(None, work)
+        result = await asyncio.shield(working)
+        self._working = None
+        return result
+
+    @contextlib.contextmanager
+    def _cut_back_if_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._vault.take_back()
+            raise
+
+    def _trim_sometimes(self, now: float) -> None:
+        reader = self._reader
+        if reader._trimming is not None and not reader._trimming.done():
+            return
+        if now - self._trimmed_at >= TRIM_INTERVAL or self._untrimmed >= self._trim_bytes:
+            self._trimmed_at, self._untrimmed = now, 0
+            assert reader.position is not None
+            reader._trimming = asyncio.ensure_future(self._trim(reader.position.sequence))
+
+    async def _trim(self, committed: int) -> None:
+        try:
+            await self._reader._trimmer.trim(self._js, committed)
+        except (BrokerError, OSError) as error:
+            if not isinstance(error, ConnectionLost):
+                self._reader._complain("Cannot trim stream %s: %s; trying again", self._stream, error)
+
+    def _recall(self, host: str) -> list[Known]:
+        return [Known(row.life, row.next, row.aside) for row in self._ledger.lives(host)]
+
+    def _unwritten(self, host: str, path: str, size: int, error: OSError) -> None:
+        self._tally.count(tally.UNWRITTEN, host, size)
+        self._tally.complain("Cannot write %s: %s", path, error.strerror or str(error))
+
+
+def released(position: Position, config: dict[str, Any]) -> dict[str, Any]:
+    """A durable's configuration, changed so that the next archive host may take it from this position on."""
+    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != OWNER}
+    metadata[RELEASED] = "%d:%d:%s" % (position.sequence, position.stamp, position.created)
+    return {**config, "metadata": metadata}
+
+
+def _parse_released(text: str) -> Position | None:
+    sequence, _colon, rest = text.partition(":")
+    stamp, _colon, created = rest.partition(":")
+    if not (sequence.isdigit() and stamp.isdigit() and created):
+        return None
+    return Position(created, int(sequence), int(stamp))
+
+
+def _identity(directory: str) -> dict[str, str]:
+    return {OWNER_HOST: socket.gethostname(), OWNER_FOLDER: os.path.abspath(directory)}
+
+
+def _place(msg: Msg) -> Place:
+    at = place(msg.reply)
+    if at is None:
+        raise OutOfStep("a message that is not the stream's: its reply is %r" % msg.reply[:100])
+    return at
+
+
+def _explained(error: BrokerError) -> str:
+    if isinstance(error, ApiError) and error.err_code == STREAM_NOT_FOUND:
+        return "there is none; make it with `shipper streams`"
+    if isinstance(error, NoResponders) and "JS.API" in str(error):
+        return "the broker has no JetStream, or not at present"
+    return str(error)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Frees in a stream what every group has committed, so that a healthy archive never lets it fill up.
+
+A stream keeps what is behind the lowest floor of its groups, and of what is before it as much as fits into half of its
+byte limit, for replays. What a group's floor is, and which groups count, is decided by pure functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .jetstream import JetStream
+from .ledger import Ledger
+
+INTERVAL = 5.0
+"""Seconds between two looks, and how long a new group waits before it reads: by then everybody has seen it."""
+FORGOTTEN = "shipper-forgotten-"
+_PURGES_MOST = 4
+
+Floors = dict[str, tuple[int, int]]
+"""For each group its floor, and when it was seen (ns)."""
+
+
+def floor_of(consumer: Mapping[str, Any]) -> int:
+    """The sequence up to which a durable has acknowledged everything.
+
+    Before 2.14 a durable that was made to begin at a sequence shows an ack_floor of 0 until its first acknowledgement;
+    where nothing is pending, what was delivered is acknowledged.
+    """
+    state = "ack_floor" if consumer["num_ack_pending"] else "delivered"
+    return int(consumer[state]["stream_seq"])
+
+
+def durables(consumers: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The groups that are visible on a stream: its durable consumers."""
+    return {each["name"]: each for each in consumers if each["config"].get("durable_name")}
+
+
+def merge_floors(
+    remembered: Floors, consumers: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None, now: int
+) -> Floors:
+    """All groups that count. One that is not visible, because it is just being made anew or its durable was lost,
+    counts with what is remembered, until an operator has it forgotten."""
+    merged = {name: (floor_of(consumer), now) for name, consumer in durables(consumers).items()}
+    for group, (floor, seen) in remembered.items():
+        forgotten = (metadata or {}).get(FORGOTTEN + group, "")
+        if group not in merged and not (forgotten.isdigit() and int(forgotten) >= seen):
+            merged[group] = (floor, seen)
+    return merged
+
+
+def purge_before(state: Mapping[str, Any], max_bytes: int, floors: Iterable[int]) -> int | None:
+    """The sequence before which messages are to be purged, or None.
+
+    The floor's own message is left: a reader begins with it to see that the stream is still the same. A floor beyond
+    the stream's end belongs to another past of the stream, and a purge beyond the end would delete everything.
+    """
+    lowest, highest = min(floors, default=0), max(floors, default=0)
+    first, last, stored, messages = (int(state[key]) for key in ("first_seq", "last_seq", "bytes", "messages"))
+    excess = stored - max_bytes // 2
+    if max_bytes <= 0 or excess <= 0 or messages == 0 or highest > last:
+        return None
+    target = min(lowest, first + -(-excess * messages // stored))
+    return target if target > first else None
+
+
+class Trimmer:
+    """Trims one stream, on behalf of one group."""
+
+    def __init__(self, ledger: Ledger, stream: str, group: str) -> None:
+        self._ledger = ledger
+        self._stream = stream
+        self._group = group
+
+    async def trim(self, js: JetStream, committed: int) -> None:
+        """Look at the stream, and purge what is due; committed is the own group's floor. Raises BrokerError."""
+        remembered = self._ledger.floors(self._stream)
+        for _turn in range(_PURGES_MOST):
+            consumers = await js.consumers(self._stream)
+            info = await js.stream_info(self._stream)
+            now = time.time_ns()
+            floors = merge_floors(remembered, consumers, info["config"].get("metadata"), now)
+            floors[self._group] = (committed, now)
+            if floors.keys() != remembered.keys() or any(
+                floors[group][0] != remembered[group][0] for group in floors if group != self._group
+            ):
+                self._ledger.keep_floors(self._stream, floors)
+                remembered = floors
+            levels = [floor for floor, _seen in floors.values()]
+            sequence = purge_before(info["state"], int(info["config"].get("max_bytes", -1)), levels)
+            if sequence is None:
+                return
+            await js.purge(self._stream, sequence)
