@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, TypeVar
 
@@ -21,6 +21,7 @@ from .jetstream import STREAM_NOT_FOUND, JetStream, nanoseconds, place
 from .onlooker import onlooker
 from .partition import partition_subject
 from .settings import FleetSettings, partition_stream
+from .trim import durables, floor_of
 from .wire import subject_host
 
 CONCURRENT = 16
@@ -84,26 +85,19 @@ class Groups:
     stored (ns), for those that are behind."""
 
     info: dict[str, Any]
-    groups: list[dict[str, Any]]
+    groups: list[Mapping[str, Any]]
     stamps: dict[str, int | None] = field(default_factory=dict)
 
 
-def floor(group: dict[str, Any]) -> int:
-    """The sequence up to which a group has committed all."""
-    if group["num_ack_pending"] == 0:
-        return int(group["delivered"]["stream_seq"])
-    # Before 2.14 the acknowledged floor is 0 until the first acknowledgement, wherever the consumer began.
-    return max(int(group["ack_floor"]["stream_seq"]), int(group["config"].get("opt_start_seq", 0)) - 1)
+def floor(group: Mapping[str, Any]) -> int:
+    """The sequence up to which a group has committed all: for trimming, but that what lies before a consumer's own
+    beginning is committed too. Before 2.14 that is not in its floor until the first acknowledgement."""
+    return max(floor_of(group), int(group["config"].get("opt_start_seq", 0)) - 1)
 
 
-def lag(group: dict[str, Any]) -> int:
+def lag(group: Mapping[str, Any]) -> int:
     """How many messages a group has not committed."""
     return int(group["num_pending"]) + int(group["num_ack_pending"])
-
-
-def durables(consumers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those consumers of a stream that are groups, by name."""
-    return sorted((one for one in consumers if one["config"].get("durable_name")), key=lambda one: str(one["name"]))
 
 
 def no_room_at_all(account: dict[str, Any]) -> bool | None:
@@ -339,7 +333,8 @@ def _hosts(api: JetStream, settings: FleetSettings, number: int) -> Callable[[],
 
 
 async def _groups(api: JetStream, stream: str) -> Groups:
-    return Groups(await api.stream_info(stream), durables(await api.consumers(stream)))
+    found = durables(await api.consumers(stream))
+    return Groups(await api.stream_info(stream), [found[name] for name in sorted(found)])
 
 
 async def _last_messages(api: JetStream, stream: str, prefix: str, number: int) -> dict[str, tuple[int, int]]:

@@ -105,6 +105,8 @@ def test_each_partition_and_group_is_a_row(tmp_path: Path) -> None:
             await make_stream(api, number)
         await make_group(api, 0, "archive")
         await make_group(api, 0, "copy", ledger=False)
+        # No durable, no group: somebody looks on.
+        await api.create_consumer("logs-p0", {"name": "looker", "ack_policy": "none", "mem_storage": True})
         await make_group(api, 1, "archive")
         await publish(api, 0, "web1", 10)
         await commit(api.link, 0, "archive", 7)

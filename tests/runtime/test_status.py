@@ -11,7 +11,6 @@ from shipper_runtime.status import (
     Groups,
     HostRow,
     Row,
-    durables,
     floor,
     host_rows,
     host_table,
@@ -69,11 +68,6 @@ def test_a_floor_is_what_was_delivered_where_nothing_is_pending() -> None:
     one = {**group(delivered=9, acked=0), "num_ack_pending": 0}
     assert floor(one) == 9
     assert lag(one) == 0
-
-
-def test_only_durables_are_groups() -> None:
-    onlooker = {"name": "a", "config": {"name": "a"}}
-    assert [one["name"] for one in durables([group("c"), onlooker, group("b")])] == ["b", "c"]
 
 
 def test_a_row_says_owner_lag_and_ages_by_the_brokers_clock() -> None:
