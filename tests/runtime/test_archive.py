@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipper_runtime import archive as archive_module
 from shipper_runtime import confined as confined_module
 from shipper_runtime.archive import Archive, descriptor_budget, sweep
 from shipper_runtime.confined import check_directory

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
+from shipper_runtime import addresses, tally
 from shipper_runtime import consumer as consumer_module
-from shipper_runtime import tally
 from shipper_runtime.consumer import Consumer
 from shipper_runtime.settings import consumer_settings
 from shipper_runtime.wire import Span, encode
@@ -114,7 +114,7 @@ def test_a_fault_in_one_message_is_counted_and_costs_no_other(tmp_path: Path, ca
 def test_more_sources_and_hosts_than_are_remembered_are_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses_module, "_CACHED_MOST", 2)
+    monkeypatch.setattr(addresses, "_CACHED_MOST", 2)
     consumer = consumer_in(tmp_path, SHIPPER_OUTPUT="{source}.%Y")
     with closing(consumer.archive):
         for host in ("a", "b", "c", "a"):

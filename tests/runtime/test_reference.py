@@ -18,7 +18,10 @@ def test_the_readme_has_a_row_for_each_setting(name: str) -> None:
     assert any(line.startswith("| `") and "`%s`" % name in line.split("|")[1] for line in README.splitlines())
 
 
-@pytest.mark.parametrize("command", ["producer", "consumer", "partition"])
+COMMANDS = ("producer", "consumer", "streams", "partition", "status", "logs", "forget")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_readme_has_a_row_for_each_command(command: str) -> None:
     assert "\n| `shipper %s" % command in README
 
@@ -26,7 +29,7 @@ def test_the_readme_has_a_row_for_each_command(command: str) -> None:
 def test_the_program_has_no_command_that_the_readme_leaves_out() -> None:
     usage = run_shipper("--help").stdout
     commands = {line.split()[0] for line in usage.splitlines() if line.startswith("    ") and line[4] != " "}
-    assert commands == {"producer", "consumer", "partition"}
+    assert commands == set(COMMANDS)
 
 
 @pytest.mark.parametrize("header", [wire.MSG_ID, wire.SOURCE, wire.LIFE, wire.BEGIN, wire.END, wire.HEAD, wire.PARTIAL])

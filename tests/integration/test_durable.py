@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Durable mode: whatever is killed, lost or taken away, the archive holds every byte once and in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shipper_runtime.jetstream import JetStream
+from shipper_runtime.wire import Span, encode
+from tests.integration.durable import HOST, STREAM, SUBJECT, DurableFleet
+from tests.support import Shipper, run_shipper, wait_for
+
+LIFE = "0123456789abcdef" * 2
+SERVERS = ("2.10.26", "2.12.8", "")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[DurableFleet]:
+    made = DurableFleet(tmp_path)
+    yield made
+    made.close()
+
+
+@contextlib.contextmanager
+def fleet_in(folder: Path, **more: str) -> Iterator[DurableFleet]:
+    made = DurableFleet(folder, **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def block(begin: int, data: bytes, life: str = LIFE) -> tuple[bytes, dict[str, str]]:
+    """Payload and headers of a source's bytes from begin on."""
+    span = Span(b"/var/log/app.log", life, begin, begin + len(data), 0, "0" * 32)
+    return data[:-1], encode(HOST, span)
+
+
+def send_block(fleet: DurableFleet, begin: int, data: bytes, life: str = LIFE) -> None:
+    payload, headers = block(begin, data, life)
+    fleet.publish(payload, headers=headers)
+
+
+def reading(consumer: Shipper) -> Shipper:
+    consumer.wait_for_log("Waiting for messages on subject shipper.p0.>")
+    return consumer
+
+
+def files(fleet: DurableFleet, group: str) -> dict[str, bytes]:
+    root = fleet.directory(group) / HOST
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_every_byte_of_a_file_arrives_as_it_is_in_both_groups(fleet: DurableFleet) -> None:
+    content = os.urandom(2_000_000) + b"\n\n\r\n\0\n" + b"y" * 3_000_000 + b"\nend\n"
+    fleet.log.write_bytes(content)
+    with fleet.producer() as producer, fleet.consumer(group="a") as a, fleet.consumer(group="b") as b:
+        for group in ("a", "b"):
+            fleet.expect(content, group)
+        assert [program.stop() for program in (producer, a, b)] == [0, 0, 0]
+        assert "Traceback" not in producer.log + a.log + b.log
+    assert files(fleet, "a") == files(fleet, "b")
+
+
+def test_nothing_is_lost_or_doubled_when_everything_is_killed_again_and_again(fleet: DurableFleet) -> None:
+    written = bytearray()
+    over = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.wait(0.005):
+            number += 1
+            written.extend(fleet.write(7, "round %d" % number))
+
+    writer = threading.Thread(target=write)
+    with fleet.producer() as producer, fleet.consumer() as consumer:
+        writer.start()
+        try:
+            for turn in range(9):
+                time.sleep(0.4)
+                if turn % 3 == 0:
+                    producer.stop(signal.SIGKILL)
+                    producer.start()
+                elif turn % 3 == 1:
+                    consumer.stop(signal.SIGKILL)
+                    consumer.start()
+                else:
+                    fleet.server.kill()
+                    fleet.server.start()
+        finally:
+            over.set()
+            writer.join()
+        fleet.expect(bytes(written))
+        assert (producer.stop(), consumer.stop()) == (0, 0)
+
+
+def test_plain_messages_are_neither_lost_nor_doubled_when_the_consumer_is_killed(fleet: DurableFleet) -> None:
+    written = b""
+    with fleet.consumer() as consumer:
+        reading(consumer)
+        for turn in range(5):
+            lines = [b"turn %d line %d" % (turn, number) for number in range(200)] + [b"same"] * 3
+            fleet.publish(*lines)
+            written += b"".join(line + b"\n" for line in lines)
+            consumer.stop(signal.SIGKILL)
+            consumer.start()
+        fleet.expect(written)
+
+
+def test_a_stream_that_is_not_there_yet_is_waited_for_by_both(tmp_path: Path) -> None:
+    with fleet_in(tmp_path) as fleet:
+        stream = {**fleet.common, "SHIPPER_STREAM": "later", "SHIPPER_SUBJECT": "other"}
+        with fleet.producer(**stream) as producer, fleet.consumer(**stream) as consumer:
+            written = fleet.write(10)
+            producer.wait_for_log("Waiting for stream later-p0")
+            consumer.wait_for_log("Waiting for stream later-p0: there is none; make it with `shipper streams`")
+            assert run_shipper("streams", env=stream).returncode == 0
+            fleet.expect(written)
+            assert (producer.stop(), consumer.stop()) == (0, 0)
+
+
+def test_a_full_stream_holds_the_producer_back_and_nothing_is_lost(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
+        written = fleet.write(80_000)
+        with fleet.producer() as producer:
+            producer.wait_for_log("the stream is full; the log files keep what it does not take")
+            written += fleet.write(1000, "more")
+            with fleet.consumer() as consumer:
+                fleet.expect(written, seconds=60)
+                assert consumer.stop() == 0
+            assert producer.stop() == 0
+
+
+@pytest.mark.parametrize("version", SERVERS)
+def test_a_full_stream_moves_again_after_its_reader_was_restarted(tmp_path: Path, version: str) -> None:
+    with fleet_in(tmp_path, max_bytes="1MiB", version=version) as fleet:
+        written = fleet.write(3000, "before")
+        with fleet.producer() as producer:
+            with fleet.consumer() as consumer:
+                fleet.expect(written)
+                consumer.stop(signal.SIGKILL)
+            written += fleet.write(60_000, "while the reader is away")
+            producer.wait_for_log("the stream is full")
+            with fleet.consumer() as consumer:
+                fleet.expect(written, seconds=60)
+                assert consumer.stop() == 0
+
+
+def test_a_broker_that_lost_its_tail_hides_nothing_that_came_after(fleet: DurableFleet) -> None:
+    older = fleet.folder / "older"
+    with fleet.producer() as producer, fleet.consumer() as consumer:
+        written = fleet.write(40, "kept")
+        fleet.expect(written)
+        fleet.server.kill(signal.SIGTERM)
+        shutil.copytree(fleet.store, older)
+        fleet.server.start()
+        written += fleet.write(60, "lost by the broker")
+        fleet.expect(written)
+        fleet.server.kill()
+        shutil.rmtree(fleet.store)
+        older.rename(fleet.store)
+        fleet.server.start()
+        written += fleet.write(60, "after")
+        fleet.expect(written)
+        written += fleet.write(1, "and at last")
+        fleet.expect(written)
+        assert "is not what it was" in consumer.log
+        assert (producer.stop(), consumer.stop()) == (0, 0)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_stream_that_was_deleted_and_made_anew_hides_nothing(fleet: DurableFleet, running: bool) -> None:
+    with fleet.producer() as producer, fleet.consumer() as consumer:
+        written = fleet.write(30, "first")
+        fleet.expect(written)
+        fleet.publish(b"plain")
+        wait_for(lambda: any("plain" in name for name in files(fleet, "archive")))
+        if not running:
+            assert consumer.stop() == 0
+        fleet.ask(lambda js: js._ask("STREAM.DELETE." + STREAM, {}))
+        fleet.make_streams()
+        fleet.publish(b"plain again")
+        written += fleet.write(30, "second")
+        if not running:
+            consumer.start()
+        logs = lambda: b"".join(data for name, data in files(fleet, "archive").items() if "app.log" in name)  # noqa: E731
+        plain = lambda: b"".join(data for name, data in files(fleet, "archive").items() if "plain" in name)  # noqa: E731
+        wait_for(lambda: logs() == written and plain() == b"plain\nplain again\n", 30, consumer.log[-2000:])
+        assert (producer.stop(), consumer.stop()) == (0, 0)
+
+
+def test_a_block_that_is_sent_again_with_more_behind_it_is_trimmed(fleet: DurableFleet) -> None:
+    with fleet.consumer() as consumer:
+        send_block(fleet, 0, b"one\ntwo\n")
+        send_block(fleet, 0, b"one\ntwo\nthree\n")
+        send_block(fleet, 4, b"two\n")
+        send_block(fleet, 14, b"four\n")
+        fleet.expect(b"one\ntwo\nthree\nfour\n")
+        consumer.stop(signal.SIGKILL)
+        send_block(fleet, 8, b"three\nfour\nfive\n")
+        consumer.start()
+        fleet.expect(b"one\ntwo\nthree\nfour\nfive\n")
+
+
+def test_a_hole_is_recorded_and_stops_nobody(fleet: DurableFleet) -> None:
+    with fleet.consumer() as consumer:
+        send_block(fleet, 0, b"one\n")
+        send_block(fleet, 100, b"later\n")
+        fleet.expect(b"one\nlater\n")
+        consumer.stop()
+        assert "Missing 96 bytes of host %s" % HOST in consumer.log
+
+
+def test_the_position_survives_loss_of_the_servers_consumer(fleet: DurableFleet) -> None:
+    with fleet.producer() as producer, fleet.consumer() as consumer:
+        written = fleet.write(50, "before")
+        fleet.expect(written)
+        fleet.ask(lambda js: js.delete_consumer(STREAM, "archive"))
+        written += fleet.write(50, "after")
+        fleet.expect(written)
+        assert consumer.stop() == 0
+        fleet.ask(lambda js: js.delete_consumer(STREAM, "archive"))
+        written += fleet.write(50, "while it was away")
+        consumer.start()
+        fleet.expect(written)
+        assert (producer.stop(), consumer.stop()) == (0, 0)
+
+
+@pytest.mark.parametrize("durable_too", [False, True])
+def test_the_archive_survives_loss_of_its_ledger(fleet: DurableFleet, durable_too: bool) -> None:
+    with fleet.producer() as producer, fleet.consumer() as consumer:
+        written = fleet.write(500, "before")
+        fleet.expect(written)
+        consumer.stop(signal.SIGKILL)
+        shutil.rmtree(fleet.directory() / ".shipper")
+        if durable_too:
+            fleet.ask(lambda js: js.delete_consumer(STREAM, "archive"))
+        written += fleet.write(500, "after")
+        consumer.start()
+        fleet.expect(written)
+        consumer.wait_for_log("was begun beside files that were there")
+        written += fleet.write(500, "and more")
+        fleet.expect(written)
+        assert (producer.stop(), consumer.stop()) == (0, 0)
+
+
+def test_a_group_whose_durable_is_gone_keeps_its_messages_while_another_group_trims(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, max_bytes="4MiB") as fleet:
+        with fleet.producer() as producer, fleet.consumer(group="a") as a, fleet.consumer(group="b") as b:
+            written = fleet.write(100, "both")
+            fleet.expect(written, "a")
+            fleet.expect(written, "b", 40)
+            time.sleep(6)  # until a has looked at who reads the stream
+            assert b.stop() == 0
+            fleet.ask(lambda js: js.delete_consumer(STREAM, "b"))
+            written += fleet.write(200_000, "b is away")
+            producer.wait_for_log("the stream is full", 60)
+            assert b.start()
+            fleet.expect(written, "b", 60)
+            fleet.expect(written, "a", 60)
+            assert [program.stop() for program in (producer, a, b)] == [0, 0, 0]
+        assert files(fleet, "a") == files(fleet, "b")
+
+
+def test_a_forgotten_group_holds_nobody_back(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
+        producer, a, b = fleet.producer(), fleet.consumer(group="a"), fleet.consumer(group="b")
+        with producer, a, b:
+            written = fleet.write(100, "both")
+            fleet.expect(written, "a")
+            fleet.expect(written, "b", 40)
+            time.sleep(6)  # until a has looked at who reads the stream
+            assert b.stop() == 0
+            written += fleet.write(60_000, "b is no more")
+            producer.wait_for_log("the stream is full", 60)
+            forgotten = run_shipper("forget", "b", env=fleet.common)
+            assert forgotten.returncode == 0, forgotten.stderr
+            fleet.expect(written, "a", 60)
+            assert [program.stop() for program in (producer, a)] == [0, 0]
+
+
+def test_a_second_archive_host_waits_until_the_partition_is_released_or_taken_over(fleet: DurableFleet) -> None:
+    other = fleet.folder / "other"
+    with fleet.producer(), fleet.consumer() as first:
+        written = fleet.write(20, "first host")
+        fleet.expect(written)
+        second = fleet.consumer(SHIPPER_DIRECTORY=str(other))
+        second.log_path = fleet.folder / "second.log"
+        with second:
+            second.wait_for_log("to release p0")
+            written += fleet.write(20, "still the first host")
+            fleet.expect(written)
+            assert not (other / HOST).exists()
+            assert second.stop() == 0
+        first.stop(signal.SIGKILL)
+        later = fleet.write(20, "second host")
+        taking = fleet.consumer("--take-over", SHIPPER_DIRECTORY=str(other))
+        taking.log_path = fleet.folder / "taking.log"
+        with taking:
+            taking.wait_for_log("Taking p0 over")
+            wait_for(lambda: archived_in(other) == later, 20, taking.log)
+            # The first host comes back, and must not mix in.
+            first.start()
+            first.wait_for_log("to release p0")
+            later += fleet.write(20, "still the second host")
+            wait_for(lambda: archived_in(other) == later, 20, taking.log)
+            assert fleet.archive() == written
+
+
+def archived_in(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted((directory / HOST).rglob("*")) if path.is_file())
+
+
+def test_a_partition_that_a_host_does_not_read_any_more_goes_on_elsewhere_where_it_ended(fleet: DurableFleet) -> None:
+    other = fleet.folder / "other"
+    with fleet.producer(), fleet.consumer() as first:
+        written = fleet.write(20, "first host")
+        fleet.expect(written)
+        assert first.stop() == 0
+        later = fleet.write(20, "second host")
+        second = fleet.consumer(SHIPPER_DIRECTORY=str(other))
+        second.log_path = fleet.folder / "second.log"
+        with second, fleet.consumer(SHIPPER_READ_PARTITIONS="7"):
+            wait_for(lambda: archived_in(other) == later, 30, second.log)
+            assert fleet.archive() == written
+
+
+def test_a_producer_whose_positions_are_gone_says_so_and_sends_nothing_again_unless_told(fleet: DurableFleet) -> None:
+    with fleet.consumer() as consumer:
+        written = fleet.write(20)
+        with fleet.producer() as producer:
+            fleet.expect(written)
+            assert producer.stop() == 0
+            shutil.copytree(fleet.folder / "state", fleet.folder / "older")
+            fleet.log.rename(fleet.log.with_name("app.log.1"))
+            producer.start()
+            written += fleet.write(20, "rotated")
+            fleet.expect(written)
+            assert producer.stop() == 0
+        for kept in (None, fleet.folder / "older"):
+            shutil.rmtree(fleet.folder / "state")
+            if kept is not None:
+                kept.rename(fleet.folder / "state")
+            with fleet.producer() as producer:
+                assert producer.process is not None and producer.process.wait(15) == 2
+            (line,) = producer.log.splitlines()[-1:]
+            assert "SHIPPER_STATE=" in line and "--fresh" in line
+        with fleet.producer("--fresh"):
+            fleet.expect(written + fleet.log.read_bytes())
+        assert consumer.stop() == 0
+
+
+def test_a_message_that_the_server_calls_a_duplicate_without_having_it_is_sent_with_another_id(tmp_path: Path) -> None:
+    """As 2.10 does with three replicas and a full stream; here a program of ours answers in the stream's place."""
+    with fleet_in(tmp_path) as fleet:
+        ids: list[str] = []
+
+        async def answer(js: JetStream) -> None:
+            await js._ask("STREAM.DELETE." + STREAM, {})
+
+            async def acknowledge(msg: object) -> None:
+                headers = msg.headers  # type: ignore[attr-defined]
+                ids.append(headers["Nats-Msg-Id"])
+                stored = len(ids) > 2
+                reply = b'{"stream": "%s", "seq": %d, "duplicate": %s}' % (
+                    STREAM.encode(), 7 if stored else 0, b"false" if stored else b"true",
+                )  # fmt: skip
+                await js.link.send(msg.reply, reply)  # type: ignore[attr-defined]
+
+            await js.link.subscribe(SUBJECT, acknowledge, pending_bytes=10**8, dropped=lambda: None)
+            fleet.write(3)
+            with fleet.producer("--fresh") as producer:
+                deadline = time.monotonic() + 15
+                import asyncio
+
+                while len(ids) < 3 and time.monotonic() < deadline:
+                    await asyncio.sleep(0.05)
+                assert producer.stop() == 0
+
+        fleet.ask(answer)
+        first, second, third = ids
+        assert second == first + "#1" and third == first + "#2"
+
+
+def test_plain_messages_can_be_refused(fleet: DurableFleet) -> None:
+    with fleet.consumer(SHIPPER_PLAIN="reject") as consumer:
+        fleet.publish(b"forged")
+        send_block(fleet, 0, b"mine\n")
+        fleet.expect(b"mine\n")
+        assert consumer.stop() == 0
+        assert "Rejected 1 messages: no headers, and SHIPPER_PLAIN=reject" in consumer.log
+
+
+def test_lines_of_sources_that_share_a_file_stay_whole_when_the_consumer_is_killed(fleet: DurableFleet) -> None:
+    long = b"x" * 3_000_000
+    fleet.log.write_bytes(b"short\n" + long)
+    with fleet.producer() as producer, fleet.consumer(SHIPPER_OUTPUT="all-%Y") as consumer:
+        fleet.expect(b"short\n")
+        wait_for(lambda: int(fleet.state()["bytes"]) > 1_500_000)
+        consumer.stop(signal.SIGKILL)
+        consumer.start()
+        fleet.publish(b"plain")
+        fleet.expect(b"short\nplain\n")
+        consumer.stop(signal.SIGKILL)
+        with fleet.log.open("ab") as log:
+            log.write(b"end\nlast\n")
+        consumer.start()
+        fleet.expect(b"short\nplain\n" + long + b"end\nlast\n")
+        assert (producer.stop(), consumer.stop()) == (0, 0)
