@@ -22,6 +22,7 @@ from .errors import ApiError, NoAnswer
 # Before 2.10 streams and consumers have no metadata, which says whose a durable is.
 OLDEST_SERVER = (2, 10, 0)
 
+NOT_ENABLED = (10039, 10076)
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 CONSUMER_EXISTS = (10105, 10148)
