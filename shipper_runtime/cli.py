@@ -97,6 +97,7 @@ def _streams(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 
     settings, limits = fleet_settings(env), stream_limits(env)
     if options.check:
+        streams.check(settings)
         print("streams: %d of %s on %s" % (len(settings.numbers), settings.stream, settings.prefix))
         return
     _run_once(streams.run(settings, limits, force=options.force, dry_run=options.dry_run, as_json=options.json))

@@ -22,6 +22,7 @@ from .errors import ApiError, NoAnswer
 # Before 2.10 streams and consumers have no metadata, which says whose a durable is.
 OLDEST_SERVER = (2, 10, 0)
 
+NOT_ENABLED = (10039, 10076)
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 CONSUMER_EXISTS = (10105, 10148)
@@ -87,6 +88,10 @@ class JetStream:
             return Ack(str(body["stream"]), int(body.get("seq", 0)), bool(body.get("duplicate", False)))
         except (KeyError, TypeError, ValueError):
             raise NoAnswer("an answer that is no acknowledgement: %r" % answer.data[:100]) from None
+
+    async def account_info(self) -> dict[str, Any]:
+        """What the account stores, and its limits, which are -1 where there are none."""
+        return await self._ask("INFO", {})
 
     async def stream_info(self, stream: str, subjects: str = "") -> dict[str, Any]:
         """config, state and created of a stream; with subjects (a pattern) also how many messages each subject has."""

@@ -54,14 +54,17 @@ def merge_floors(
 def purge_before(state: Mapping[str, Any], max_bytes: int, floors: Iterable[int]) -> int | None:
     """The sequence before which messages are to be purged, or None.
 
-    The floor's own message is left: a reader begins with it to see that the stream is still the same. A floor beyond
-    the stream's end belongs to another past of the stream, and a purge beyond the end would delete everything.
+    The floor's own message is left: a reader begins with it to see that the stream is still the same. Only where it
+    alone takes more than half of the limit it goes too, or a small stream could never take another message. A floor
+    beyond the stream's end belongs to another past of the stream.
     """
     lowest, highest = min(floors, default=0), max(floors, default=0)
     first, last, stored, messages = (int(state[key]) for key in ("first_seq", "last_seq", "bytes", "messages"))
     excess = stored - max_bytes // 2
     if max_bytes <= 0 or excess <= 0 or messages == 0 or highest > last:
         return None
+    if messages == 1 and lowest >= last:
+        return last + 1
     target = min(lowest, first + -(-excess * messages // stored))
     return target if target > first else None
 

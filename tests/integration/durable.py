@@ -12,7 +12,7 @@ from typing import Any, Callable, TypeVar
 from shipper_runtime.broker import connected, inbox_prefix
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.settings import broker_settings
-from tests.support import NatsServer, Shipper, archived, run_shipper
+from tests.support import NatsServer, Shipper, archived, run_shipper, wait_for
 
 HOST = "web1.example.net"
 STREAM = "logs-p0"
@@ -112,6 +112,15 @@ class DurableFleet:
     def state(self) -> dict[str, Any]:
         info = self.ask(lambda js: js.stream_info(STREAM))
         return dict(info["state"])
+
+    def settle(self, group: str = "archive") -> None:
+        """Wait until the group has committed all that the stream has, and the broker knows."""
+
+        def settled() -> bool:
+            info = self.ask(lambda js: js.consumer_info(STREAM, group))
+            return not info["num_pending"] and not info["num_ack_pending"]
+
+        wait_for(settled, 20, "%s has not committed all" % group)
 
     def write(self, lines: int, tag: str = "") -> bytes:
         """Append so many lines to the log; their bytes."""

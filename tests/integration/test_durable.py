@@ -165,6 +165,7 @@ def test_a_broker_that_lost_its_tail_hides_nothing_that_came_after(fleet: Durabl
         fleet.server.start()
         written += fleet.write(60, "lost by the broker")
         fleet.expect(written)
+        fleet.settle()
         fleet.server.kill()
         shutil.rmtree(fleet.store)
         older.rename(fleet.store)
@@ -301,6 +302,7 @@ def test_a_second_archive_host_waits_until_the_partition_is_released_or_taken_ov
             fleet.expect(written)
             assert not (other / HOST).exists()
             assert second.stop() == 0
+        fleet.settle()
         first.stop(signal.SIGKILL)
         later = fleet.write(20, "second host")
         taking = fleet.consumer("--take-over", SHIPPER_DIRECTORY=str(other))

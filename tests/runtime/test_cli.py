@@ -56,6 +56,21 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: P
         (("consumer", "--check", "--output", "x"), "SHIPPER_DIRECTORY is not set"),
         (("consumer", "--check", "--output", "x", "--directory", "/dev/null"), "SHIPPER_DIRECTORY=/dev/null"),
         (("partition", "a b"), "HOST=a b"),
+        (("streams",), "SHIPPER_STREAM is not set"),
+        (("status",), "SHIPPER_STREAM is not set"),
+        (("logs", "web1"), "SHIPPER_STREAM is not set"),
+        (("forget", "archive"), "SHIPPER_STREAM is not set"),
+        (("forget",), "GROUP"),
+        (("forget", "a.b", "--stream", "logs"), "GROUP=a.b"),
+        (("logs",), "HOST"),
+        (("logs", "a b", "--stream", "logs"), "HOST=a b"),
+        (("streams", "--stream", "a.b"), "SHIPPER_STREAM=a.b"),
+        (("streams", "--stream", "logs", "--stream-max-bytes", "1"), "SHIPPER_STREAM_MAX_BYTES=1"),
+        (("streams", "--stream", "logs", "--stream-replicas", "9"), "SHIPPER_STREAM_REPLICAS=9"),
+        (("streams", "--stream", "logs", "--stream-max-age", "1"), "SHIPPER_STREAM_MAX_AGE=1"),
+        (("streams", "--stream", "logs", "--stream-duplicates", "1"), "SHIPPER_STREAM_DUPLICATES=1"),
+        (("streams", "--stream", "logs", "--check", "--nats-ca", "/missing.pem"), "NATS_CA=/missing.pem"),
+        (("streams", "--file", "/x"), "--file"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: str) -> None:
@@ -80,6 +95,20 @@ def test_check_accepts_what_can_work_and_changes_nothing(tmp_path: Path) -> None
     }
     assert run_shipper("consumer", "--check", env=env).returncode == 0
     assert os.listdir(tmp_path) == []
+
+
+def test_check_of_the_streams_says_how_many_and_asks_no_broker() -> None:
+    env = {**PRODUCER, "SHIPPER_STREAM": "logs", "SHIPPER_PARTITIONS": "3", "NATS_URL": "127.0.0.1:1"}
+    result = run_shipper("streams", "--check", env=env)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "streams: 3 of logs on shipper\n"
+
+
+@pytest.mark.parametrize("command", ["streams", "status", "logs", "forget", "partition"])
+def test_each_command_explains_itself_and_its_settings(command: str) -> None:
+    result = run_shipper(command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "SHIPPER_SUBJECT" in result.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("producer", "--help"), ("consumer", "--help")])
