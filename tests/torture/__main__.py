@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from .actions import Director
 from .disk import own_mounts
 from .sabotage import SABOTAGES
 from .schedule import GROUPS, KINDS, Layout, Round, layout, plan_round
-from .settle import SETTLE_SECONDS, WRONG, Judge
+from .settle import QUIET_SECONDS, SETTLE_SECONDS, WRONG, Judge
 from .world import PromiseBroken, World
 
 _TAIL_LINES = 25
@@ -71,6 +72,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--core", action="store_true", help="core NATS instead of durable mode: bears little")
     parser.add_argument("--sabotage", choices=SABOTAGES, default="", help="take a safeguard out of the consumers")
     parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, help="seconds that missing bytes may take")
+    parser.add_argument("--quiet", type=float, default=QUIET_SECONDS, help="seconds that wrong bytes may stay")
     parser.add_argument("--folder", default="/tmp", help="where everything is kept, /tmp if not said")
     parser.add_argument("--keep", action="store_true", help="keep it also when all went well")
     return parser.parse_args(arguments)
@@ -86,7 +88,7 @@ def _kinds(text: str) -> list[str]:
 
 def _run(world: World, seed: str, kinds: Sequence[str], options: argparse.Namespace) -> int:
     director = Director(world)
-    judge = Judge(world, options.settle)
+    judge = Judge(world, options.settle, options.quiet)
     rounds = 0
     try:
         world.begin()
@@ -118,7 +120,7 @@ def _run(world: World, seed: str, kinds: Sequence[str], options: argparse.Namesp
 
 
 def _round(world: World, director: Director, judge: Judge, plan: Round, last: bool) -> None:
-    before = world.written
+    before, began = world.written, time.monotonic()
     if plan.rewind and not world.writing:
         director.rewind(plan.rewind)
     world.make_room()
@@ -130,7 +132,7 @@ def _round(world: World, director: Director, judge: Judge, plan: Round, last: bo
         text += ", all archived after %.1f s" % judge.settle()
         director.say("all is archived")
         world.clean_up()
-    print("%s, %.1f MB written" % (text, (world.written - before) / 1e6), flush=True)
+    print("%s, %.1f MB written, %.1f s" % (text, (world.written - before) / 1e6, time.monotonic() - began), flush=True)
 
 
 def _print_fleet(fleet: Layout) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def diagnose(written: bytes, got: bytes) -> Diagnosis | None:
         missing=_size(missing),
         doubled=_size(doubled),
         foreign=_size(foreign),
-        moved=_moved(wanted, _kept(found, surplus)),
+        moved=_moved(wanted, found),
         wanted=written[offset : offset + _SHOWN],
         found=got[offset : offset + _SHOWN],
     )
@@ -94,30 +95,31 @@ def _size(lines: Counter[bytes]) -> tuple[int, int]:
     return sum(lines.values()), sum(len(line) * count for line, count in lines.items())
 
 
-def _kept(lines: list[bytes], dropped: Counter[bytes]) -> list[bytes]:
-    """The lines without those that were dropped, of equal ones the last."""
-    left = Counter(dropped)
-    kept = []
-    for line in reversed(lines):
-        if left[line]:
-            left[line] -= 1
-        else:
-            kept.append(line)
-    return kept[::-1]
-
-
 def _moved(wanted: list[bytes], found: list[bytes]) -> tuple[int, int]:
-    """Lines that come behind a later one. Equal lines (empty ones) cannot be told apart and are left out."""
+    """The fewest lines that have to be taken out so that the others are in order.
+
+    Equal lines (empty ones) cannot be told apart and are left out; of doubled ones the copy counts that fits best.
+    """
     counts = Counter(wanted)
     places = {line: place for place, line in enumerate(wanted) if counts[line] == 1}
-    furthest, lines, size = -1, 0, 0
-    for line in found:
-        place = places.get(line)
-        if place is not None:
-            if place < furthest:
-                lines, size = lines + 1, size + len(line)
-            furthest = max(furthest, place)
-    return lines, size
+    come = [places[line] for line in found if line in places]
+    # The longest rising row of places: ends[n] is the lowest place in which a row of n + 1 ends, and at which turn it
+    # came; before tells of each turn which one stands before it in its row.
+    ends: list[int] = []
+    turns: list[int] = []
+    before: list[int] = []
+    for turn, place in enumerate(come):
+        at = bisect_left(ends, place)
+        ends[at : at + 1] = [place]
+        turns[at : at + 1] = [turn]
+        before.append(turns[at - 1] if at else -1)
+    in_order: set[int] = set()
+    turn = turns[-1] if turns else -1
+    while turn >= 0:
+        in_order.add(come[turn])
+        turn = before[turn]
+    moved = set(come) - in_order
+    return len(moved), sum(len(wanted[place]) for place in moved)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 EXIT_NO_TARGET = 3
 """What should be patched is not there any more: whoever changed it has to look here too."""
-_DELAY_SECONDS = 0.3
+_DELAY_SECONDS = 0.5
 
 
 class NoTarget(Exception):

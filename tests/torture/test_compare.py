@@ -59,6 +59,16 @@ def test_lines_that_come_too_late_are_out_of_order() -> None:
     assert (found.missing, found.doubled, found.foreign) == ((0, 0), (0, 0), (0, 0))
 
 
+def test_a_line_that_comes_too_early_puts_only_itself_out_of_order() -> None:
+    found = diagnose(WRITTEN, b"".join([*LINES[:10], LINES[99], *LINES[10:99]]))
+    assert found is not None
+    assert found.moved == (1, len(LINES[99]))
+    doubled = diagnose(WRITTEN, b"".join([*LINES[:10], LINES[99], *LINES[10:]]))
+    assert doubled is not None
+    assert doubled.moved == (0, 0)
+    assert doubled.doubled == (1, len(LINES[99]))
+
+
 def test_lines_that_nobody_wrote_are_foreign() -> None:
     found = diagnose(WRITTEN, b"".join([*LINES[:10], b"strange\n", *LINES[10:]]))
     assert found is not None
