@@ -64,7 +64,8 @@ class ProducerMeters:
 
     def _lag_seconds(self) -> float:
         self._lag_bytes()
-        return time.monotonic() - min(self._since.values(), default=time.monotonic())
+        now = time.monotonic()
+        return now - min(self._since.values(), default=now)
 
 
 def reason(error: BrokerError) -> str:
