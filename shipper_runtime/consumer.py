@@ -24,6 +24,7 @@ from .broker import Broker, Handler, check_broker, inbox_prefix
 from .confined import check_directory
 from .errors import ConnectionLost, WireError, printable
 from .intake import Intake, SteadyTime
+from .meters import ConsumerMeters, serving
 from .partition import partition_subject
 from .service import Rarely, Service
 from .settings import ConsumerSettings
@@ -55,8 +56,10 @@ async def run(settings: ConsumerSettings, service: Service) -> None:
     name = "shipper consumer %s" % settings.group
     broker = Broker(settings.broker, name, inbox_prefix("consumer", settings.group))
     consumer = Consumer(settings)
+    consumer.meters = ConsumerMeters(dict, lambda: broker.reconnects)
     with contextlib.closing(consumer.archive):
-        await _serve(settings, service, broker, consumer)
+        async with serving(consumer.meters.registry, settings.metrics):
+            await _serve(settings, service, broker, consumer)
 
 
 async def _serve(settings: ConsumerSettings, service: Service, broker: Broker, consumer: Consumer) -> None:
@@ -99,7 +102,7 @@ async def _subscribe(settings: ConsumerSettings, service: Service, broker: Broke
                     subject,
                     consumer.handler(number),
                     pending_bytes=IN_HAND_MOST,
-                    dropped=partial(consumer.tally.count, tally.DROPPED, str(number)),
+                    dropped=partial(consumer.drop, number),
                 )
             # Who waits for these lines before publishing can rely on them.
             await link.barrier()
@@ -155,6 +158,7 @@ class Consumer:
 
     def __init__(self, settings: ConsumerSettings) -> None:
         self.tally = Tally()
+        self.meters = ConsumerMeters(dict, int)
         self.archive = Archive(settings.directory, self._unwritten)
         self._settings = settings
         self._accept_plain = settings.accept_plain
@@ -177,6 +181,11 @@ class Consumer:
 
         return handle
 
+    def drop(self, number: int) -> None:
+        """A message of a partition came too fast."""
+        self.tally.count(tally.DROPPED, str(number))
+        self.meters.dropped.add(1, str(number))
+
     def tick(self) -> None:
         """Try again what had to wait, and say what has been counted; to be called every second."""
         now = time.monotonic()
@@ -198,7 +207,7 @@ class Consumer:
 
     def _take(self, number: int, msg: Msg) -> None:
         if self.archive.in_hand > IN_HAND_MOST:
-            self.tally.count(tally.DROPPED, str(number))
+            self.drop(number)
             return
         data, headers = msg.data, msg.headers
         try:
@@ -223,6 +232,8 @@ class Consumer:
                 for kind, amount in ((tally.MISSING, missing), (tally.REPEATED, repeated), (tally.CUT, int(cut))):
                     if amount:
                         self.tally.count(kind, host, amount)
+                self.meters.holes.add(missing, str(number))
+                self.meters.duplicates.add(repeated, str(number))
         if data:
             self.archive.append(host, self._addresses.name(source), data)
             if not self._flush_soon and not self._blocked:
@@ -233,6 +244,7 @@ class Consumer:
 
     def _reject(self, subject: str, reason: str) -> None:
         self.tally.count(tally.REJECTED, reason)
+        self.meters.rejected.add(1, reason)
         self.tally.complain("Rejecting messages on %s: %s", subject, reason)
 
     def _look_at_the_clock(self) -> None:

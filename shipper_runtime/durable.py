@@ -17,6 +17,7 @@ from .confined import Root
 from .errors import ApiError, BrokerError, printable
 from .jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
 from .ledger import Ledger
+from .meters import ConsumerMeters, serving
 from .pull import MAX_BYTES
 from .reader import OWNER, Reader, Shared, released
 from .service import Service
@@ -48,18 +49,27 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
                 printable(settings.directory),
             )
         count = len(settings.partitions)
+        readers: list[Reader] = []
+        meters = ConsumerMeters(lambda: _lags(readers), lambda: broker.reconnects)
         shared = Shared(
             settings=settings,
             broker=broker,
             root=root,
             ledger=ledger,
             tally=Tally(),
+            meters=meters,
             stopping=service.stopping,
             descriptors=max(16, descriptor_budget() // count),
             pull_bytes=min(MAX_BYTES, max(_PULL_LEAST, _PULL_BYTES // count)),
         )
-        readers = [Reader(shared, number) for number in settings.partitions]
-        await _serve(shared, service, readers, expire)
+        readers += [Reader(shared, number) for number in settings.partitions]
+        async with serving(meters.registry, settings.metrics):
+            await _serve(shared, service, readers, expire)
+
+
+def _lags(readers: list[Reader]) -> dict[int, tuple[int, float]]:
+    lags = {reader.number: reader.lag() for reader in readers}
+    return {number: lag for number, lag in lags.items() if lag is not None}
 
 
 async def _serve(shared: Shared, service: Service, readers: list[Reader], expire: Expire) -> None:

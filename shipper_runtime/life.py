@@ -179,6 +179,15 @@ class Life:
             return (self.file.stat() if self.file else os.stat(self.record.where)).st_size > 0
         return True
 
+    def behind(self) -> int:
+        """How many bytes there are behind the offset and were not held back; 0 where that cannot be told."""
+        if self.record.codec:
+            return 0
+        with contextlib.suppress(OSError):
+            size = (self.file.stat() if self.file else os.stat(self.record.where)).st_size
+            return max(0, size - self.record.offset - self.held)
+        return 0
+
     def deleted(self) -> bool:
         """Whether the open file has no name any more."""
         return self.file is not None and self.file.stat().st_nlink == 0

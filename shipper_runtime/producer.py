@@ -17,6 +17,7 @@ from .blocks import Block
 from .broker import Broker, check_broker, inbox_prefix
 from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, check_positions
 from .errors import BrokerError, ConnectionLost, PublishRefused
+from .meters import ProducerMeters, serving
 from .positions import PositionStore
 from .service import Rarely, Service
 from .settings import ProducerSettings
@@ -75,8 +76,17 @@ class _Producer:
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
         self._announced: set[bytes] = set()
+        self._meters = ProducerMeters(self._behind, lambda: broker.reconnects)
+
+    def _behind(self) -> dict[bytes, int]:
+        sizes = {path: source.behind() for path, source in self._tailer.sources.items()}
+        return {path: size for path, size in sizes.items() if size}
 
     async def run(self) -> None:
+        async with serving(self._meters.registry, self._settings.metrics):
+            await self._run()
+
+    async def _run(self) -> None:
         connecting = asyncio.create_task(self._broker.run())
         stopping = asyncio.create_task(self._service.stopping.wait())
         stopping.add_done_callback(lambda _: self._wake.set())
@@ -161,6 +171,7 @@ class _Producer:
             except ConnectionLost:
                 continue
             except BrokerError as error:
+                self._meters.refused(error)
                 pause = repeat.after(error, time.monotonic())
                 if repeat.said:
                     self._waiting("Cannot publish to %s: %s; waiting", self._settings.subject, repeat.said)
@@ -169,6 +180,7 @@ class _Producer:
             if self._settings.stream is not None:
                 self._store.acknowledge(self._settings.stream, self._settings.partition, sequence)
             self._waiting.forget()
+            self._meters.acknowledged(block.span.source, block.span.end - block.span.begin)
             source.acked(block)
             return
 

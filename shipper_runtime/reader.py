@@ -28,6 +28,7 @@ from .errors import ApiError, BrokerError, ConnectionLost, NoResponders, OutOfSt
 from .intake import Intake, Known, SteadyTime
 from .jetstream import CONSUMER_NOT_FOUND, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, Place, place
 from .ledger import Commit, Hole, Ledger, LifeRow, Lost, Position, advanced
+from .meters import ConsumerMeters
 from .partition import partition_subject
 from .pull import Pull
 from .service import Rarely
@@ -69,6 +70,7 @@ class Shared:
     root: Root
     ledger: Ledger
     tally: Tally
+    meters: ConsumerMeters
     stopping: asyncio.Event
     descriptors: int
     pull_bytes: int
@@ -80,7 +82,11 @@ class Reader:
     def __init__(self, shared: Shared, number: int) -> None:
         self.number = number
         self.position: Position | None = None
+        # How many messages are behind the last one that was delivered, and the time of the first that was not committed
+        # (ns), while there is one.
         self.pending = 0
+        self.uncommitted = 0
+        self.uncommitted_since: int | None = None
         self._shared = shared
         self._settings = settings = shared.settings
         self._ledger = shared.ledger
@@ -144,6 +150,7 @@ class Reader:
             return 1.0
         finally:
             await session.close()
+            self.position = None
         return 0.0
 
     async def _link(self) -> Link | None:
@@ -160,6 +167,13 @@ class Reader:
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._shared.stopping.wait(), seconds)
+
+    def lag(self) -> tuple[int, float] | None:
+        """How many messages are not committed, and the age of the oldest in seconds; None while none is read."""
+        if self.position is None:
+            return None
+        since = self.uncommitted_since
+        return self.pending + self.uncommitted, 0.0 if since is None else max(0.0, time.time() - since / 1e9)
 
     def wrote(self) -> None:
         """There is room on the disk."""
@@ -178,6 +192,8 @@ class _Session:
         self._settings = shared.settings
         self._ledger = shared.ledger
         self._tally = shared.tally
+        self._meters = shared.meters
+        self._label = str(reader.number)
         self._stream = reader._stream
         self._link = link
         self._js = JetStream(link)
@@ -214,6 +230,7 @@ class _Session:
             first = await self._pass_fence(pull, position) if position.sequence else []
             self._vault.cut_back()
             self._position = self._reader.position = position
+            self._reader.uncommitted, self._reader.uncommitted_since = 0, None
             self._time = SteadyTime(position.latest)
             logger.info("Waiting for messages on subject %s @ %s", self._reader._subject, self._link.url)
             await self._read(pull, first)
@@ -359,7 +376,11 @@ class _Session:
         old = at.stamp <= self._position.replay_until
         self._position = advanced(self._position, at.sequence, at.stamp)
         self._reply = msg.reply
-        self._reader.pending = at.pending
+        reader = self._reader
+        reader.pending = at.pending
+        reader.uncommitted += 1
+        if reader.uncommitted_since is None:
+            reader.uncommitted_since = at.stamp
         if self._commit_at is None:
             self._commit_at = time.monotonic() + COMMIT_SECONDS
         try:
@@ -369,11 +390,13 @@ class _Session:
                 raise WireError("no headers, and SHIPPER_PLAIN=reject")
         except WireError as error:
             self._tally.count(tally.REJECTED, error.reason)
+            self._meters.rejected.add(1, error.reason)
             self._tally.complain("Rejecting messages on %s: %s", msg.subject, error.reason)
             return
         if span is None:
             if old:
                 self._tally.count(tally.REPEATED, host, len(msg.data) + 1)
+                self._meters.duplicates.add(len(msg.data) + 1, self._label)
                 return
             source, data = None, msg.data + b"\n"
         else:
@@ -381,9 +404,11 @@ class _Session:
             data, missing, repeated, cut = self._intake.take(host, span, msg.data)
             if missing:
                 self._hole(Hole(host, span.source, span.life, span.begin - missing, span.begin))
-            for kind, amount in ((tally.REPEATED, repeated), (tally.CUT, int(cut))):
-                if amount:
-                    self._tally.count(kind, host, amount)
+            if repeated:
+                self._tally.count(tally.REPEATED, host, repeated)
+                self._meters.duplicates.add(repeated, self._label)
+            if cut:
+                self._tally.count(tally.CUT, host)
         if data:
             # The stream's time, and only of what is written: so two groups choose the same file.
             self._addresses.at(self._time.at(at.stamp))
@@ -405,6 +430,7 @@ class _Session:
         self._holes.append(hole)
         if hole.host:
             self._tally.count(tally.MISSING, hole.host, hole.last - hole.first)
+            self._meters.holes.add(hole.last - hole.first, self._label)
         else:
             logger.warning("Missing messages %d to %d of stream %s", hole.first, hole.last - 1, self._stream)
 
@@ -432,7 +458,12 @@ class _Session:
         self._holes.clear()
         self._commit_at = None
         self._untrimmed += size
-        self._reader.position = commit.position
+        reader = self._reader
+        reader.position = commit.position
+        self._meters.committed_bytes.add(size, self._label)
+        self._meters.committed_messages.add(reader.uncommitted, self._label)
+        self._meters.last_commit.set(time.time(), self._label)
+        reader.uncommitted, reader.uncommitted_since = 0, None
         await self._link.send(self._reply, b"+ACK")
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:

@@ -123,6 +123,10 @@ class Source:
             if self._frozen is None:
                 self._wake(self, now)
 
+    def behind(self) -> int:
+        """How many bytes are not acknowledged yet; but for what is held of a last line that is not complete."""
+        return sum(life.behind() for life in self.lineage.queue())
+
     def over(self) -> bool:
         """Whether nothing is left of the file, nor of what was read from it."""
         return self._frozen is None and self.lineage.over()

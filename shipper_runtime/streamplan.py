@@ -152,7 +152,7 @@ def _taken(settings: FleetSettings, the_plan: Plan, other: str) -> Refusal:
     subject = partition_subject(settings.prefix, the_plan.partition)
     mine = "-p%d" % the_plan.partition
     hint = " (or is SHIPPER_STREAM=%s meant?)" % other[: -len(mine)] if other.endswith(mine) else ""
-    remedy = "stream %s has %s already, and only one stream can: use another subject, or delete that one: %s%s" % (
+    remedy = "stream %s takes messages of %s already, and only one can: use another subject, or delete it: %s%s" % (
         printable(other), subject, _delete(other), hint,
     )  # fmt: skip
     return Refusal(the_plan.stream, SettingError("SHIPPER_SUBJECT", settings.prefix, remedy), forceable=False)

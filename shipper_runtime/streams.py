@@ -197,7 +197,14 @@ async def _leave(jetstream: JetStream, seen: _Seen, group: str) -> None:
 
 async def _mark(jetstream: JetStream, config: Config, group: str) -> Config:
     metadata = {**(config.get("metadata") or {}), FORGOTTEN + group: str(time.time_ns())}
-    updated: Config = (await jetstream.update_stream({**config, "metadata": metadata}))["config"]
+    try:
+        updated: Config = (await jetstream.update_stream({**config, "metadata": metadata}))["config"]
+    except ApiError as error:
+        text = "stream %s cannot be told to forget %s: %s" % (config["name"], group, error)
+        if error.err_code in NO_ROOM:
+            # A cluster looks at the room for every change of a stream, whatever it changes (ran).
+            text += ": the streams are promised more than max_file_store; raise it, then run this again"
+        raise BrokerError(text) from None
     return updated
 
 

@@ -273,7 +273,7 @@ def test_a_subject_that_another_stream_has_is_never_taken(server: NatsServer, su
     before = config_of(server, "other")
     for arguments in ((), ("--force",)):
         line = no(shipper(server, "streams", *arguments))
-        assert "SHIPPER_SUBJECT=shipper: stream other has shipper.p" in line
+        assert "SHIPPER_SUBJECT=shipper: stream other takes messages of shipper.p" in line
         assert "nats stream rm other" in line
     assert list(everything(server)) == ["other"]
     assert config_of(server, "other") == before

@@ -199,7 +199,7 @@ def test_a_stream_that_was_made_for_something_else_is_changed_by_force_only(conf
 def test_a_subject_that_another_stream_has_is_never_taken() -> None:
     for force in (False, True):
         text = reasons(plan(FLEET, LIMITS, 3, None), "everything", force=force)
-        assert text.startswith("SHIPPER_SUBJECT=shipper: stream everything has shipper.p3.> already")
+        assert text.startswith("SHIPPER_SUBJECT=shipper: stream everything takes messages of shipper.p3.> already")
         assert "nats stream rm everything" in text
     assert "SHIPPER_STREAM=old meant?" in reasons(plan(FLEET, LIMITS, 3, None), "old-p3")
     assert "meant?" not in reasons(plan(FLEET, LIMITS, 3, None), "old-p33")
