@@ -30,6 +30,7 @@ from .schedule import GROUPS, KINDS, Layout, Round, layout, plan_round
 from .settle import QUIET_SECONDS, SETTLE_SECONDS, WRONG, Judge
 from .world import PromiseBroken, World
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TAIL_LINES = 25
 _STREAM_FULL = re.compile(r"full|maximum bytes")
 # What core NATS bears too.
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     seed = options.seed or str(random.SystemRandom().randrange(1_000_000))
     print("torture: SEED=%s ROUNDS=%d" % (seed, options.rounds), flush=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, _interrupt)
     problem = own_mounts()
     folder = Path(tempfile.mkdtemp(prefix="torture-", dir=options.folder))
@@ -61,6 +62,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _interrupt(*_signal: object) -> None:
+    # Once: what is mounted and started has to be undone in peace.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
