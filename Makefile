@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CHECK = $(PYTHON) tests/checkers/check.py
 
-.PHONY: help test lint unit demo bench dist venv clean
+.PHONY: help test lint unit torture demo bench dist venv clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,6 +17,9 @@ lint: ## ruff, mypy --strict, ansible-lint, documentation and changelog
 
 unit: ## the runtime's tests on the main Python
 	@$(CHECK) --main-only unit
+
+torture: venv ## kills of everything, at random, and bytes counted; SEED=7 replays a schedule, ROUNDS=200 is long
+	@.venv/bin/python -m tests.torture $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),20)
 
 demo: venv ## a fleet on this machine, shipping real logs; KEEP=1 leaves it running
 	@.venv/bin/python demo/demo.py $(if $(KEEP),--keep)

@@ -2,7 +2,8 @@
 """Runs the project's checks on every Python and ansible-core that this machine has, and says what it could not run.
 
     python3 tests/checkers/check.py             all of them
-    python3 tests/checkers/check.py lint unit   those of some groups: lint, unit, integration, collection, ansible-test
+    python3 tests/checkers/check.py lint unit   those of some groups: lint, unit, integration, torture, collection,
+                                                ansible-test
 
 Two lanes run beside each other: what is about Python, and what is about Ansible. A check's output is kept below
 .cache/reports and shown when it failed; nothing is written outside .venv, .venvs and .cache. The last line is
@@ -43,7 +44,7 @@ REPORTS = CACHE / "reports"
 COLLECTIONS = CACHE / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections" / "logfleet" / "shipper"
 LIMIT_SECONDS = 1200
-GROUPS = ("lint", "unit", "integration", "collection", "ansible-test")
+GROUPS = ("lint", "unit", "integration", "torture", "collection", "ansible-test")
 # Stands in a command for the version of the environment's Python, such as 3.10.
 PYTHON_VERSION = "PYTHON_VERSION"
 
@@ -126,6 +127,7 @@ def plan() -> list[Check]:
     for environment in (MAIN, OLDEST, CORE_2_21):
         checks.append(Check("unit", "runtime", environment, ("pytest", "tests/runtime")))
         checks.append(Check("integration", "integration", environment, ("pytest", "tests/integration")))
+    checks.append(Check("torture", "torture", MAIN, ("pytest", "tests/torture")))
     for environment in (CORE_2_17, CORE_2_21):
         checks.append(Check("collection", "collection", environment, ("pytest", "tests/collection")))
         units = ("ansible-test", "units", "--venv", "--python", PYTHON_VERSION, "--color", "no")
