@@ -31,7 +31,9 @@ TICK = 1.0
 _PULL_BYTES = 64 * 1024 * 1024
 _PULL_LEAST = 2 * 1024 * 1024
 _STOP_MOST = 8.0
-_RELEASE_INTERVAL = 30.0
+# How long nobody on this host has read a partition before it is released: its worker may only be starting again.
+_RELEASE_AFTER = 20.0
+_RELEASE_INTERVAL = 2.0
 
 Expire = Callable[[Callable[[int], None]], Awaitable[None]]
 
@@ -120,31 +122,39 @@ async def _expire(shared: Shared, expire: Expire) -> None:
 
 async def _release(shared: Shared) -> None:
     """Let others have the partitions that this archive has read and that nobody on this host reads any more."""
+    ours = {partition_stream(shared.settings.stream or "", number) for number in shared.settings.partitions}
+    unread_since: dict[str, float] = {}
     while True:
         link = await shared.broker.link()
-        ours = {partition_stream(shared.settings.stream or "", number) for number in shared.settings.partitions}
+        now = time.monotonic()
         for stream in shared.ledger.streams():
-            if stream not in ours:
-                with contextlib.suppress(BrokerError, OSError):
+            if stream in ours:
+                continue
+            lock = shared.ledger.lock(stream)
+            if lock is None:
+                unread_since.pop(stream, None)
+                continue
+            try:
+                if now - unread_since.setdefault(stream, now) >= _RELEASE_AFTER:
                     await _release_one(shared, JetStream(link), stream)
+            except (BrokerError, OSError) as error:
+                logger.debug("Cannot release %s: %s", stream, error)
+            finally:
+                os.close(lock)
         await asyncio.sleep(_RELEASE_INTERVAL)
 
 
 async def _release_one(shared: Shared, js: JetStream, stream: str) -> None:
-    lock = shared.ledger.lock(stream)
     position = shared.ledger.position(stream)
-    if lock is None or position is None:
+    if position is None:
         return
     try:
-        try:
-            durable = await js.consumer_info(stream, shared.settings.group)
-        except ApiError as error:
-            if error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
-                raise
-        else:
-            if (durable["config"].get("metadata") or {}).get(OWNER) == shared.ledger.id:
-                await js.create_consumer(stream, released(position, durable["config"]), "update")
-        shared.ledger.release(stream)
-        logger.info("Released %s: this host does not read it any more", stream)
-    finally:
-        os.close(lock)
+        durable = await js.consumer_info(stream, shared.settings.group)
+    except ApiError as error:
+        if error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            raise
+    else:
+        if (durable["config"].get("metadata") or {}).get(OWNER) == shared.ledger.id:
+            await js.create_consumer(stream, released(shared.ledger.id, position, durable["config"]), "update")
+    shared.ledger.release(stream)
+    logger.info("Released %s: this host does not read it any more", stream)

@@ -34,7 +34,8 @@ _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE streams(
     stream TEXT PRIMARY KEY, created TEXT NOT NULL, sequence INTEGER NOT NULL, stamp INTEGER NOT NULL,
-    latest INTEGER NOT NULL, replay_until INTEGER NOT NULL, floors TEXT NOT NULL, committed INTEGER NOT NULL
+    latest INTEGER NOT NULL, replay_until INTEGER NOT NULL, floors TEXT NOT NULL, committed INTEGER NOT NULL,
+    released INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE files(
     path BLOB PRIMARY KEY, stream TEXT NOT NULL, length INTEGER NOT NULL, period INTEGER NOT NULL, matched INTEGER
@@ -200,7 +201,7 @@ class Ledger:
 
     def streams(self) -> list[str]:
         """The streams that are this archive's to read."""
-        return [str(row[0]) for row in self._rows("SELECT stream FROM streams ORDER BY stream")]
+        return [str(row[0]) for row in self._rows("SELECT stream FROM streams WHERE NOT released ORDER BY stream")]
 
     def begin(self, stream: str, position: Position, *, forget_lives: bool) -> None:
         """Read a stream from here. forget_lives: another archive has written what was before."""
@@ -218,9 +219,9 @@ class Ledger:
                 _put_file(database, stream, row)
 
     def release(self, stream: str) -> None:
-        """The stream is another archive's from now on."""
+        """The stream may be another archive's from now on. What is known of it stays, should none take it."""
         with self._transaction() as database:
-            database.execute("DELETE FROM streams WHERE stream = ?", [stream])
+            database.execute("UPDATE streams SET released = 1 WHERE stream = ?", [stream])
 
     def floors(self, stream: str) -> dict[str, tuple[int, int]]:
         """For each group that was ever seen on a stream its last known floor, and when that was (ns)."""
@@ -312,7 +313,7 @@ def advanced(position: Position, sequence: int, stamp: int) -> Position:
 def _put_position(database: sqlite3.Connection, stream: str, position: Position, committed: int | None) -> None:
     row = [position.created, position.sequence, position.stamp, position.latest, position.replay_until]
     database.execute(
-        "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, '{}', ?) ON CONFLICT(stream) DO UPDATE SET "
+        "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, '{}', ?, 0) ON CONFLICT(stream) DO UPDATE SET released = 0, "
         "created = excluded.created, sequence = excluded.sequence, stamp = excluded.stamp, latest = excluded.latest, "
         "replay_until = excluded.replay_until, committed = max(committed, excluded.committed)",
         [stream, *row, committed or 0],

@@ -52,7 +52,8 @@ _ACK_WAIT = 60.0
 _AGAIN_FIRST, _AGAIN_MOST = 0.2, 5.0
 _OWNER_SECONDS = 2.0
 
-OWNER, OWNER_HOST, OWNER_FOLDER, RELEASED = "shipper-ledger", "shipper-host", "shipper-directory", "shipper-position"
+OWNER, OWNER_HOST, OWNER_FOLDER = "shipper-ledger", "shipper-host", "shipper-directory"
+RELEASED, RELEASED_BY = "shipper-position", "shipper-released-by"
 
 _Result = TypeVar("_Result")
 
@@ -259,10 +260,9 @@ class _Session:
             return position or await self._begin(Position(created), new=True)
         floor = Position(created, floor_of(durable))
         if owner is None:
-            released = _parse_released(metadata.get(RELEASED, "")) or floor
-            if position is not None and (position.created, released.sequence) == (released.created, position.sequence):
+            if position is not None and metadata.get(RELEASED_BY) == self._ledger.id:
                 return position
-            return await self._begin(released)
+            return await self._begin(_parse_released(metadata.get(RELEASED, "")) or floor)
         if position is None and self._ledger.begun_anew and self._is_ours(metadata):
             logger.warning("The ledger of %s is lost: going on in %s behind %d, which its group had acknowledged",
                            printable(self._settings.directory), self._stream, floor.sequence)  # fmt: skip
@@ -505,9 +505,10 @@ class _Session:
         self._tally.complain("Cannot write %s: %s", path, error.strerror or str(error))
 
 
-def released(position: Position, config: dict[str, Any]) -> dict[str, Any]:
-    """A durable's configuration, changed so that the next archive host may take it from this position on."""
+def released(ledger: str, position: Position, config: dict[str, Any]) -> dict[str, Any]:
+    """A durable's configuration, changed so that the next archive host may take it from this ledger's position on."""
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != OWNER}
+    metadata[RELEASED_BY] = ledger
     metadata[RELEASED] = "%d:%d:%s" % (position.sequence, position.stamp, position.created)
     return {**config, "metadata": metadata}
 

@@ -332,7 +332,7 @@ def test_a_partition_that_a_host_does_not_read_any_more_goes_on_elsewhere_where_
         second = fleet.consumer(SHIPPER_DIRECTORY=str(other))
         second.log_path = fleet.folder / "second.log"
         with second, fleet.consumer(SHIPPER_READ_PARTITIONS="7"):
-            wait_for(lambda: archived_in(other) == later, 30, second.log)
+            wait_for(lambda: archived_in(other) == later, 60, second.log)
             assert fleet.archive() == written
 
 
