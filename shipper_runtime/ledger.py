@@ -118,6 +118,7 @@ class Ledger:
     """
 
     def __init__(self, directory: str) -> None:
+        self._root = os.fsencode(os.path.abspath(directory))
         self._folder = os.path.join(os.path.abspath(directory), FOLDER)
         self._path = os.path.join(self._folder, NAME)
         self._lock = threading.Lock()
@@ -281,9 +282,12 @@ class Ledger:
         return [Hole(*row) for row in self._rows(query, stream)]  # type: ignore[arg-type]
 
     def clean(self, first_kept: int) -> None:
-        """Forget files whose period begins before first_kept (seconds), old lives, and more holes than anyone reads."""
+        """Forget files that are gone and whose period begins before first_kept (seconds), old lives, and more holes
+        than anyone reads. A file that is there may have bytes behind its length: only its row tells."""
         with self._transaction() as database:
-            database.execute("DELETE FROM files WHERE period < ?", [first_kept])
+            old = database.execute("SELECT path FROM files WHERE period < ?", [first_kept]).fetchall()
+            gone = [row for row in old if not os.path.lexists(self._root + b"/" + row[0])]
+            database.executemany("DELETE FROM files WHERE path = ?", gone)
             database.execute("DELETE FROM lives WHERE used < ?", [time.time_ns() - _LIFE_KEPT_SECONDS * 10**9])
             database.execute("DELETE FROM holes WHERE number <= (SELECT max(number) FROM holes) - ?", [_HOLES_MOST])
 
