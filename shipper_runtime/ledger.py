@@ -212,11 +212,12 @@ class Ledger:
 
     def begin_epoch(self, stream: str, position: Position, kept: Iterable[FileRow]) -> None:
         """The stream's numbers are used a second time: read it from its first message. kept are files with bytes of
-        messages that it may not have any more: what comes is compared with them."""
+        messages that it may not have any more: what comes is compared with them. One that another partition has taken
+        over since it was looked at stays that one's."""
         with self._transaction() as database:
             _put_position(database, stream, position, None)
             for row in kept:
-                _put_file(database, stream, row)
+                _update_file(database, stream, row)
 
     def release(self, stream: str) -> None:
         """The stream is another archive's from now on."""
@@ -259,11 +260,7 @@ class Ledger:
         now = time.time_ns()
         with self._transaction() as database:
             for row in commit.files:
-                changed = database.execute(
-                    "UPDATE files SET length = ?, matched = ? WHERE path = ? AND stream = ?",
-                    [row.length, row.matched, row.path, stream],
-                )
-                if changed.rowcount != 1:
+                if not _update_file(database, stream, row):
                     raise Lost(os.fsdecode(row.path))
             database.executemany(
                 "INSERT OR REPLACE INTO lives VALUES (?, ?, ?, ?, ?, ?)",
@@ -326,3 +323,12 @@ def _put_position(database: sqlite3.Connection, stream: str, position: Position,
 def _put_file(database: sqlite3.Connection, stream: str, row: FileRow) -> None:
     values = [row.path, stream, row.length, row.period, row.matched]
     database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
+
+
+def _update_file(database: sqlite3.Connection, stream: str, row: FileRow) -> bool:
+    """Whether the stream owns it."""
+    changed = database.execute(
+        "UPDATE files SET length = ?, matched = ? WHERE path = ? AND stream = ?",
+        [row.length, row.matched, row.path, stream],
+    )
+    return changed.rowcount == 1
