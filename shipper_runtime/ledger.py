@@ -132,7 +132,7 @@ class Ledger:
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 "%s: the ledger cannot be used: %s; it must be on a local disk that this user may write to, or be "
-                "restored, or moved away to begin it anew" % (printable(self._path), error)
+                "restored, or moved away to begin it anew" % (printable(self._path), printable(str(error)))
             ) from None
 
     @contextlib.contextmanager
@@ -146,7 +146,6 @@ class Ledger:
             os.close(fd)
 
     def _open(self, directory: str) -> sqlite3.Connection:
-        fresh = not os.path.exists(self._path)
         database = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode=WAL")
@@ -157,14 +156,14 @@ class Ledger:
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA.split(";"):
                     database.execute(statement)
-                values = {"version": VERSION, "id": secrets.token_hex(16), "begun_anew": int(fresh and had_files)}
+                values = {"version": VERSION, "id": secrets.token_hex(16), "begun_anew": int(had_files)}
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [(k, str(v)) for k, v in values.items()])
                 database.execute("COMMIT")
             meta = dict(database.execute("SELECT key, value FROM meta"))
-            if meta.get("version") != str(VERSION):
+            if meta.get("version") != str(VERSION) or "id" not in meta:
                 raise sqlite3.Error("it is of version %s, this program knows %d" % (meta.get("version"), VERSION))
             self.id = str(meta["id"])
-            self.begun_anew = meta["begun_anew"] == "1"
+            self.begun_anew = meta.get("begun_anew") == "1"
         except BaseException:
             database.close()
             raise
