@@ -13,9 +13,11 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from .archive import Unwritten
 from .confined import Root
@@ -259,7 +261,6 @@ class Vault:
                 file.matched = None
             return data[len(there) :]
         self._end_at_a_line(file, file.matched)
-        file.matched = None
         return data
 
     def _find(self, file: _File, data: bytes) -> int | None:
@@ -276,11 +277,17 @@ class Vault:
         return begin + at if at >= 0 else None
 
     def _end_at_a_line(self, file: _File, least: int) -> None:
-        """What follows is something else: no torn line may stand before it."""
+        """What follows is something else: no torn line may stand before it, and a crash must leave nothing of what
+        follows in its place."""
+        file.matched = None
         content = b"".join(_read(file.fd, least, file.end))
-        if content and not content.endswith(b"\n"):
-            file.end = least + content.rfind(b"\n") + 1
-            os.ftruncate(file.fd, file.end)
+        known = self._ledger.file(file.path)
+        if content and not content.endswith(b"\n") and known is not None:
+            end = least + content.rfind(b"\n") + 1
+            # From where to compare is the ledger's still: what was compared since is not committed.
+            self._ledger.enter(self._stream, [replace(known[1], length=end)])
+            os.ftruncate(file.fd, end)
+            file.length = file.end = end
 
     def _give_up(self, file: _File, error: OSError) -> None:
         size = sum(map(len, file.chunks))
