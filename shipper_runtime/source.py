@@ -107,9 +107,12 @@ class Source:
         try:
             self._look(now)
             newest = self.lineage.newest
-            if newest is None or newest.record.finished:
+            if not self.lineage.looked_around:
+                # What was made of finished files while the program was not running, before those are forgotten.
+                self.lineage.update(now)
+            elif newest is None or newest.record.finished:
                 return
-            if newest.fresh:
+            elif newest.fresh:
                 self.lineage.update(now)
             elif not newest.intact():
                 self.lineage.replaced(newest, now)
