@@ -104,6 +104,7 @@ class Life:
     def move(self, sibling: Sibling, file: AnyFile | None = None) -> None:
         """Go on in another file that holds the same bytes, or under another name of the same file."""
         self.close()
+        self.ended = False
         self.record.where = sibling.path
         self.record.device, self.record.inode = sibling.key
         self.record.codec = sibling.codec

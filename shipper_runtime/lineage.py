@@ -136,6 +136,9 @@ class Lineage:
                 event = "Truncated" if own.key in truncated else "Rotated"
                 logger.info("%s %s: a new file begins", event, show(self.path))
             self._add(own, now, skip_nuls=own.key in truncated)
+        # Not sooner: what was made of them has been recognised by now.
+        for life in [life for life in self.lives if life.record.finished and life.gone][:-_GONE_MOST]:
+            self.forget(life)
         return not copies and not preceded
 
     def _settle_all(self, own: Sibling | None, family: list[Sibling]) -> set[Key]:
@@ -362,8 +365,6 @@ class Lineage:
                     self._let_go(life, now)
             elif now >= life.look_at:
                 grown |= self._look_again(life, now)
-        for life in [life for life in self.lives if life.record.finished and life.gone][:-_GONE_MOST]:
-            self.forget(life)
         return grown
 
     def _look_again(self, life: Life, now: float) -> bool:
