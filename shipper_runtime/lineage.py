@@ -75,9 +75,9 @@ class Lineage:
         return self.lives[-1] if self.lives else None
 
     @property
-    def looked_around(self) -> bool:
-        """Whether the siblings were looked at since the program began."""
-        return self._ignored is not None
+    def unsettled(self) -> bool:
+        """Whether finished lives are remembered, and nobody has looked since the start at what became of them."""
+        return self._ignored is None and any(life.record.finished for life in self.lives)
 
     def queue(self) -> list[Life]:
         """The lives that are not finished, oldest first."""

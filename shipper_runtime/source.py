@@ -107,7 +107,7 @@ class Source:
         try:
             self._look(now)
             newest = self.lineage.newest
-            if not self.lineage.looked_around:
+            if self.lineage.unsettled:
                 # What was made of finished files while the program was not running, before those are forgotten.
                 self.lineage.update(now)
             elif newest is None or newest.record.finished:
