@@ -538,11 +538,17 @@ def clean_up(folder: Path) -> None:
     ]
     for telling in told:
         telling.wait()
-    for number, seconds in ((None, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+    # Who was told has a moment. Then all are told, for supervisor's signal is lost on a process that it has only just
+    # forked. The broker is the last, so that the others can finish what they have in hand.
+    for number, spared, seconds in (
+        (None, True, 3.0),
+        (signal.SIGTERM, True, 12.0),
+        (signal.SIGTERM, False, 5.0),
+        (signal.SIGKILL, False, 5.0),
+    ):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            # The broker is the last, so that all others can finish what they have in hand.
-            broker = processes_of(folder / "nats") if number is None else []
+            broker = processes_of(folder / "nats") if spared else []
             left = [pid for pid in processes_of(folder) if pid not in broker]
             if not left:
                 break
@@ -550,7 +556,7 @@ def clean_up(folder: Path) -> None:
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
-            time.sleep(0.1)
+            time.sleep(0.2)
     shutil.rmtree(folder, ignore_errors=True)
 
 
