@@ -434,6 +434,8 @@ class Fleet:
             LC_ALL="C.UTF-8",
             XDG_CACHE_HOME=str(self.folder / "cache"),
             ANSIBLE_HOME=str(self.folder / "ansible"),
+            # Not below the home of the account, which may have none.
+            ANSIBLE_REMOTE_TEMP=str(self.folder / "ansible" / "remote"),
             ANSIBLE_CONFIG=str(self.folder / "ansible.cfg"),
             ANSIBLE_COLLECTIONS_PATH=str(self.folder / "collections"),
             ANSIBLE_FORKS=str(len(PRODUCERS)),
