@@ -8,7 +8,6 @@ the same file through a plain TCP connection into a file: what this machine's lo
 from __future__ import annotations
 
 import argparse
-import filecmp
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness import (
     archive_size,
     bundle,
     cpu_seconds,
+    is_copied,
     tcp_copy_seconds,
     wait_for_archive,
     wait_until,
@@ -70,8 +70,7 @@ def measure(folder: Path, count: int) -> int:
                     "consumer": cpu_seconds(consumer.pid) - idle[0],
                 }
         stopped = consumer.log.strip().splitlines()[-1]
-    files = sorted(path for path in archive.rglob("*") if path.is_file())
-    identical = len(files) == 1 and filecmp.cmp(source, files[0], shallow=False)
+    identical = is_copied(source, archive)
     rate = arrived / seconds / MEGABYTE
     print("%d lines, %.1f MB from one file over core NATS to the archive" % (count, size / MEGABYTE))
     print("  archive     %s" % ("byte-identical" if identical else "NOT identical: %d of %d bytes" % (arrived, size)))

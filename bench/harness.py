@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the benchmarks share: deterministic lines, our programs as processes, and what they cost."""
+"""What the benchmarks share: deterministic lines, our programs as processes, a broker that keeps, and what it costs."""
 
 from __future__ import annotations
 
+import asyncio
+import filecmp
 import json
 import os
 import socket
@@ -10,21 +12,34 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Callable, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.support import clean_environment  # noqa: E402  # the folder above is not on the path before
+# The folder above is not on the path before.
+from shipper_runtime.broker import connected, inbox_prefix  # noqa: E402
+from shipper_runtime.jetstream import JetStream  # noqa: E402
+from shipper_runtime.ledger import FOLDER as LEDGER_FOLDER  # noqa: E402
+from shipper_runtime.settings import broker_settings  # noqa: E402
+from shipper_runtime.wire import END  # noqa: E402
+from tests.support import NatsServer, clean_environment  # noqa: E402
 
 LINES = 1_500_000
 BLOCK = 512 * 1024
 MEGABYTE = 1_000_000
 QUIET_SECONDS = 5.0
+HOST = "web1.example.net"
+SUBJECT = "shipper.p0." + HOST
+STREAM = "logs-p0"
+GROUP = "archive"
+SYNC = "2m"
+"""How often nats-server syncs what it stores to the disk, where nothing else is said."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_Result = TypeVar("_Result")
 _WORDS = ("accepted", "closed", "denied", "expired", "flushed", "granted", "listening", "opened", "queued", "retried")
 
 
@@ -106,9 +121,22 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def archive_files(archive: Path) -> list[Path]:
+    """The hosts' files of an archive, without its ledger, in the order of their names."""
+    return sorted(
+        path for host in archive.iterdir() if host.name != LEDGER_FOLDER for path in host.rglob("*") if path.is_file()
+    )
+
+
 def archive_size(archive: Path) -> int:
-    """The bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in archive.rglob("*") if path.is_file())
+    """The bytes of all hosts' files of an archive."""
+    return sum(path.stat().st_size for path in archive_files(archive))
+
+
+def is_copied(source: Path, archive: Path) -> bool:
+    """Whether the archive is one file that equals the source."""
+    files = archive_files(archive)
+    return len(files) == 1 and filecmp.cmp(source, files[0], shallow=False)
 
 
 def wait_for_archive(archive: Path, size: int) -> tuple[float, int]:
@@ -165,3 +193,93 @@ def tcp_copy_seconds(source: Path, target: Path) -> float:
     receiver.join()
     listener.close()
     return time.monotonic() - started
+
+
+def durable_server(folder: Path, sync: str = SYNC) -> NatsServer:
+    """A nats-server with JetStream, to be started."""
+    store = 'jetstream { store_dir: "%s", sync_interval: %s, max_file_store: 8GB }\n'
+    return NatsServer(folder / "nats", store % (folder / "nats" / "jetstream", sync))
+
+
+def durable_settings(server: NatsServer, folder: Path, source: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """A producer's and a consumer's settings, in durable mode and without partitions."""
+    common = {"NATS_URL": server.url, "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": STREAM.rpartition("-")[0]}
+    producer = {
+        **common,
+        "SHIPPER_FILE": str(source),
+        "SHIPPER_STATE": str(folder / "state"),
+        "HOSTNAME": HOST,
+    }
+    archive = folder / "archive"
+    archive.mkdir(exist_ok=True)
+    consumer = {**common, "SHIPPER_DIRECTORY": str(archive), "SHIPPER_OUTPUT": "{source}-%Y", "SHIPPER_ROTATE": "52w"}
+    return producer, {**consumer, "SHIPPER_GROUP": GROUP}
+
+
+def make_streams(program: list[str], settings: dict[str, str], max_bytes: str) -> None:
+    """Make the stream, with the program itself."""
+    subprocess.run(
+        [*program, "streams"],
+        env={**clean_environment(), **settings, "SHIPPER_STREAM_MAX_BYTES": max_bytes},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def ask(server: NatsServer, question: Callable[[JetStream], Awaitable[_Result]]) -> _Result:
+    """Ask the broker, as an admin would."""
+
+    async def asking() -> _Result:
+        settings = broker_settings({"NATS_URL": server.url})
+        async with connected(settings, "bench", inbox_prefix("admin", "bench")) as link:
+            return await question(JetStream(link))
+
+    return asyncio.run(asking())
+
+
+def wait_for_stream(server: NatsServer, size: int, seconds: float = 300.0) -> tuple[float, float]:
+    """When the stream got its first and its last message: waits until it has so many bytes of the file, which are
+    acknowledged by then, but for the way of one answer. Ends the benchmark where they do not come."""
+
+    async def watch(js: JetStream) -> tuple[float, float]:
+        first = last = 0.0
+        messages, stored = 0, 0
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            state = (await js.stream_info(STREAM))["state"]
+            now = time.monotonic()
+            if int(state["messages"]) != messages:
+                messages, last = int(state["messages"]), now
+                first = first or now
+            elif messages and now - last > 0.1:
+                # It stands still: is that the end? Not asked more often, for the answer is half a MiB.
+                newest = await js.last_message(STREAM, SUBJECT)
+                stored = int(newest.headers[END]) if newest is not None else 0
+                if stored >= size:
+                    return first, last
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.005)
+        sys.exit("the stream has %d of %d bytes" % (stored, size))
+
+    return ask(server, watch)
+
+
+def wait_for_commit(server: NatsServer, seconds: float = 300.0) -> float:
+    """When the group had committed all that the stream has. Ends the benchmark where that does not come."""
+
+    async def watch(js: JetStream) -> float:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            info = await js.consumer_info(STREAM, GROUP)
+            if not info["num_pending"] and not info["num_ack_pending"]:
+                return time.monotonic()
+            await asyncio.sleep(0.02)
+        sys.exit("not all is committed: %d messages are left" % (info["num_pending"] + info["num_ack_pending"]))
+
+    return ask(server, watch)
+
+
+def kept(promise: bool) -> str:
+    """What to print behind a figure that was promised."""
+    return "kept" if promise else "MISSED"

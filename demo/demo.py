@@ -2,8 +2,9 @@
 """A whole fleet on this machine, for about a minute: six producers, two consumers, ten partitions, one nats-server.
 
 The playbook logfleet.shipper.site deploys it, as it would deploy real hosts: each "host" is a folder, reached with the
-local connection, its services run under supervisor. Real logs of this machine are shipped where they lie, and each
-host has an application that keeps writing and whose log is rotated mid-way. Then every byte is compared.
+local connection, its services run under supervisor. It is durable: JetStream keeps what is not archived yet. Real logs
+of this machine are shipped where they lie, and each host has an application that keeps writing. Meanwhile a consumer
+and the broker are killed, and the logs are rotated. Then every byte is compared.
 
 Needs no root. All it makes is in one folder below /tmp, and is gone at the end, at Ctrl-C too.
 """
@@ -36,6 +37,11 @@ PRODUCERS = tuple("%s.example.net" % name for name in ("web1", "web2", "web3", "
 CONSUMERS = ("archive1.example.net", "archive2.example.net")
 PARTITIONS = 10
 SUBJECT = "shipper"
+STREAM = "logs"
+# Ten of these fit into what the broker may store.
+STREAM_MOST = "64MiB"
+BROKER = 'jetstream { store_dir: "%s", sync_interval: always, max_file_store: 1GB }\n'
+CONSUMER_SERVICE = "shipper-consumer-1"
 LOG_MOST_BYTES = 20_000_000
 COMPARE_SECONDS = 60.0
 
@@ -91,16 +97,22 @@ def show(fleet: Fleet) -> bool:
     fleet.applications.start()
     print("2. ansible-playbook logfleet.shipper.site", flush=True)
     fleet.playbook()
-    print("3. %d applications write; their logs are rotated now" % len(PRODUCERS), flush=True)
+    print("   %s says: %s" % (short(CONSUMERS[0]), fleet.wait_for_complaint()), flush=True)
+    print("3. shipper streams --stream-max-bytes %s, as it is installed on %s" % (STREAM_MOST, short(CONSUMERS[0])))
+    print_indented(fleet.shipper("streams", "--stream-max-bytes", STREAM_MOST))
+    print("4. %d applications write, and it gets rough" % len(PRODUCERS), flush=True)
     fleet.wait_for_producers()
-    fleet.applications.rotate()
-    print("4. the playbook again: nothing is to be changed", flush=True)
+    fleet.wait_for_archive()
+    make_trouble(fleet)
+    print("5. the playbook again: nothing is to be changed", flush=True)
     changed = fleet.playbook()
     fleet.applications.stop()
-    print("5. what was written and what was archived", flush=True)
+    print("6. what was written and what was archived", flush=True)
     rows = fleet.compare(COMPARE_SECONDS)
     print_table(rows)
     identical = all(row.identical for row in rows)
+    print("7. shipper status", flush=True)
+    print_indented(fleet.status_when_committed())
     total = sum(row.bytes_archived for row in rows)
     print(
         "%s: %d bytes of %d files of %d hosts, after %.0f s; the second run changed %d"
@@ -112,6 +124,22 @@ def show(fleet: Fleet) -> bool:
     if changed:
         raise DemoError("the second run should have changed nothing; see its log: playbook-2.log")
     return identical
+
+
+def make_trouble(fleet: Fleet) -> None:
+    """Kill a consumer and the broker, and rotate the logs while the broker is away."""
+    victim = CONSUMERS[0]
+    consumer = fleet.kill_consumer(victim)
+    print("   kill -9 %-7d %s's consumer" % (consumer, short(victim)), flush=True)
+    broker = fleet.nats.pid
+    fleet.nats.kill(signal.SIGKILL)
+    print("   kill -9 %-7d nats-server" % broker, flush=True)
+    fleet.applications.rotate()
+    print("   the logs are rotated: app.log is app.log.1 now", flush=True)
+    fleet.start_nats()
+    print("   nats-server runs again, as process %d" % fleet.nats.pid, flush=True)
+    again = fleet.wait_for_consumer(victim, consumer)
+    print("   %s's consumer runs again, as process %d: supervisor saw to it" % (short(victim), again), flush=True)
 
 
 @dataclass(frozen=True)
@@ -148,6 +176,14 @@ def print_table(rows: list[Row]) -> None:
             for cell, width in zip(line, widths)
         )
         print("   " + "  ".join(cells))
+
+
+def print_indented(text: str) -> None:
+    print("".join("   %s\n" % line for line in text.splitlines()), end="", flush=True)
+
+
+def short(host: str) -> str:
+    return host.partition(".")[0]
 
 
 def yes(identical: bool) -> str:
@@ -197,13 +233,13 @@ class Fleet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.nats = NatsServer(folder / "nats")
+        self.nats = NatsServer(folder / "nats", BROKER % (folder / "nats" / "jetstream"))
         self.applications = Applications({host: self._application_log(host) for host in PRODUCERS})
         self._logs = machine_logs()
         self._runs = 0
 
     def host(self, name: str) -> Path:
-        return self.folder / name.partition(".")[0]
+        return self.folder / short(name)
 
     def _application_log(self, host: str) -> Path:
         return self.host(host) / "var" / "log" / "app.log"
@@ -212,10 +248,18 @@ class Fleet:
         """What a host ships: its application's log, and its share of this machine's."""
         return [self._application_log(host), *self._logs[PRODUCERS.index(host) :: len(PRODUCERS)]]
 
+    @property
+    def _fleet_env(self) -> Path:
+        return self.folder / "fleet.env"
+
+    def _program(self, host: str) -> Path:
+        return self.host(host) / "usr" / "local" / "bin" / "shipper"
+
     def _archive(self, consumer: str) -> Path:
         return self.host(consumer) / "srv" / "archive"
 
     def start_nats(self) -> None:
+        """Start it, on the same port and with what it has stored, if it ran before."""
         self.nats.start()
         (self.folder / "nats.pid").write_text(str(self.nats.pid))
 
@@ -252,6 +296,7 @@ class Fleet:
                     "ansible_python_interpreter": "{{ ansible_playbook_python }}",
                     "shipper_nats_url": self.nats.url,
                     "shipper_subject": SUBJECT,
+                    "shipper_stream": STREAM,
                     "shipper_partitions": PARTITIONS,
                     "shipper_service_manager": "supervisor",
                     # The Python that .venv was made from: hosts need nothing else.
@@ -267,6 +312,11 @@ class Fleet:
             }
         }
         (self.folder / "inventory.yml").write_text(json.dumps(inventory, indent=2) + "\n")
+        # What an operator has in the environment, for the commands that are about the whole fleet.
+        self._fleet_env.write_text(
+            "NATS_URL=%s\nSHIPPER_SUBJECT=%s\nSHIPPER_STREAM=%s\nSHIPPER_PARTITIONS=%d\n"
+            % (self.nats.url, SUBJECT, STREAM, PARTITIONS)
+        )
 
     def playbook(self) -> int:
         """Run the playbook and print its recap; how many tasks have changed something."""
@@ -283,6 +333,62 @@ class Fleet:
         print("   in %.0f s" % (time.monotonic() - started), flush=True)
         return sum(int(number) for line in recap for number in re.findall(r"changed=(\d+)", line))
 
+    def shipper(self, command: str, *arguments: str) -> str:
+        """Run a command that is about the whole fleet, with the program of the first archive host; what it printed."""
+        return self._run([str(self._program(CONSUMERS[0])), command, "--env-file", str(self._fleet_env), *arguments])
+
+    def wait_for_complaint(self) -> str:
+        """What a consumer says as long as there are no streams."""
+        log = self.host(CONSUMERS[0]) / "var" / "log" / "shipper" / (CONSUMER_SERVICE + ".log")
+        said = re.compile(r"Waiting for stream .*")
+        return str(wait_for(lambda: log.exists() and said.search(log.read_text()), 30, str(log)).group())
+
+    def wait_for_archive(self) -> None:
+        """Until something is archived where a consumer is going to be killed."""
+        archive = self._archive(CONSUMERS[0])
+        wait_for(lambda: any((archive / host).is_dir() for host in PRODUCERS), 30, "files below %s" % archive)
+
+    def kill_consumer(self, host: str) -> int:
+        """Kill a consumer's process; its id."""
+        pid = int(wait_for(lambda: self._running(host), 30, "%s of %s" % (CONSUMER_SERVICE, host)))
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_for_consumer(self, host: str, before: int) -> int:
+        """Until supervisor has another process of it running; its id."""
+
+        def another() -> int:
+            pid = self._running(host)
+            return pid if pid != before else 0
+
+        return int(wait_for(another, 30, "%s of %s" % (CONSUMER_SERVICE, host)))
+
+    def _running(self, host: str) -> int:
+        """The process that supervisor says runs, or 0."""
+        done = subprocess.run(
+            [*self._supervisorctl(host), "status", CONSUMER_SERVICE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        found = re.search(r" RUNNING +pid (\d+)", done.stdout)
+        return int(found.group(1)) if found else 0
+
+    def _supervisorctl(self, host: str) -> list[str]:
+        configuration = self.host(host) / "etc" / "shipper" / "supervisor" / "supervisord.conf"
+        return [str(BIN / "supervisorctl"), "-c", str(configuration)]
+
+    def status_when_committed(self) -> str:
+        """What ``shipper status`` prints once nothing is behind: what is readable is committed a second later."""
+        deadline = time.monotonic() + 10
+        while True:
+            rows = json.loads(self.shipper("status", "--json"))
+            if not any(row["lag_messages"] for row in rows) or time.monotonic() > deadline:
+                return self.shipper("status")
+            time.sleep(0.2)
+
     def wait_for_producers(self) -> None:
         """Until each has begun its files: what was rotated away before a producer ever ran is not its business."""
         for host in PRODUCERS:
@@ -294,8 +400,8 @@ class Fleet:
         """The table: as soon as all is identical, or when the time is over."""
         names = self._run(
             [
-                *(str(self.host(PRODUCERS[0]) / "usr" / "local" / "bin" / "shipper"), "partition", "--json"),
-                *("--subject", SUBJECT, "--partitions", str(PARTITIONS), *PRODUCERS),
+                *(str(self._program(PRODUCERS[0])), "partition", "--json"),
+                *("--env-file", str(self._fleet_env), *PRODUCERS),
             ]
         )
         deadline = time.monotonic() + seconds
@@ -316,7 +422,7 @@ class Fleet:
             identical = identical and archived_bytes(folders[0], source) == written
         archived = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
         return Row(
-            *(host, partition, subject, " ".join(name.partition(".")[0] for name in consumers), len(sources)),
+            *(host, partition, subject, " ".join(map(short, consumers)), len(sources)),
             *(bytes_in, archived, identical and archived == bytes_in),
         )
 
@@ -328,6 +434,8 @@ class Fleet:
             LC_ALL="C.UTF-8",
             XDG_CACHE_HOME=str(self.folder / "cache"),
             ANSIBLE_HOME=str(self.folder / "ansible"),
+            # Not below the home of the account, which may have none.
+            ANSIBLE_REMOTE_TEMP=str(self.folder / "ansible" / "remote"),
             ANSIBLE_CONFIG=str(self.folder / "ansible.cfg"),
             ANSIBLE_COLLECTIONS_PATH=str(self.folder / "collections"),
             ANSIBLE_FORKS=str(len(PRODUCERS)),
@@ -347,31 +455,37 @@ class Fleet:
         try:
             output, _nothing = process.communicate()
         except BaseException:
+            # What it has started and left behind has its own sessions: clean_up() knows that by its environment.
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
+            process.wait()
             raise
         if process.returncode != 0:
             raise DemoError("%s\n%s failed with exit code %d" % (output, " ".join(command), process.returncode))
         return output
 
     def say_how_to_look(self) -> None:
-        archive = self.host(CONSUMERS[0])
         print(
             "\nThe fleet is still running. To look at it:\n"
             "  less %(folder)s/inventory.yml\n"
             "  find %(archive)s/srv/archive -type f\n"
-            "  %(supervisorctl)s -c %(archive)s/etc/shipper/supervisor/supervisord.conf status\n"
-            "  tail -f %(folder)s/*/var/log/shipper/*.log\n"
+            "  %(shipper)s status --env-file %(env)s\n"
+            "  %(shipper)s logs --env-file %(env)s --follow %(host)s\n"
             "  echo hello >> %(log)s\n"
+            "  %(supervisorctl)s status\n"
+            "  tail -f %(folder)s/*/var/log/shipper/*.log\n"
             "To stop it and remove %(folder)s:\n"
             "  %(python)s %(demo)s --stop %(folder)s"
             % {
                 "folder": self.folder,
-                "archive": archive,
+                "archive": self.host(CONSUMERS[0]),
+                "shipper": self._program(CONSUMERS[0]),
+                "env": self._fleet_env,
+                "host": PRODUCERS[0],
                 "log": self._application_log(PRODUCERS[0]),
-                "supervisorctl": BIN / "supervisorctl",
+                "supervisorctl": " ".join(self._supervisorctl(CONSUMERS[0])),
                 "python": sys.executable,
                 "demo": Path(__file__).resolve(),
             }
@@ -426,28 +540,39 @@ def clean_up(folder: Path) -> None:
     ]
     for telling in told:
         telling.wait()
-    nats = int((folder / "nats.pid").read_text()) if (folder / "nats.pid").exists() else None
-    for number, seconds in ((None, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+    # Who was told has a moment. Then all are told, for supervisor's signal is lost on a process that it has only just
+    # forked. The broker is the last, so that the others can finish what they have in hand.
+    for number, spared, seconds in (
+        (None, True, 3.0),
+        (signal.SIGTERM, True, 12.0),
+        (signal.SIGTERM, False, 5.0),
+        (signal.SIGKILL, False, 5.0),
+    ):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            left = [pid for pid in processes_of(folder) if number is not None or pid != nats]
+            broker = processes_of(folder / "nats") if spared else []
+            left = [pid for pid in processes_of(folder) if pid not in broker]
             if not left:
                 break
             if number is not None:
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
-            time.sleep(0.1)
+            time.sleep(0.2)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def processes_of(folder: Path) -> list[int]:
-    """The processes that name the fleet's folder in their command line, but for this one: its name is like no other."""
+    """The processes of the fleet's folder, but for this one: its name is like no other. They name it in their command
+    line, or are Ansible's, whose environment says where it is at home."""
+    named, home = os.fsencode(folder) + b"/", b"ANSIBLE_HOME=" + os.fsencode(folder) + b"/"
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        pid = int(path.parent.name)
+    for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
         with contextlib.suppress(OSError):
-            if pid != os.getpid() and os.fsencode(folder) + b"/" in path.read_bytes() and not is_zombie(pid):
+            if pid == os.getpid() or is_zombie(pid):
+                continue
+            if named in (process / "cmdline").read_bytes() or home in (process / "environ").read_bytes():
                 found.append(pid)
     return found
 
