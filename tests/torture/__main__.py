@@ -104,6 +104,8 @@ def _run(world: World, seed: str, kinds: Sequence[str], options: argparse.Namesp
         for rounds in range(1, options.rounds + 1):
             _round(world, director, judge, plan_round(seed, rounds, world.fleet, kinds), rounds == options.rounds)
         judge.settle(thorough=True)
+        if not world.core:
+            director.await_commit()
         complaints = [name for name, log in world.logs.items() if "Traceback" in log.read_text(errors="replace")]
         if complaints:
             raise PromiseBroken("a traceback in the log of %s" % ", ".join(complaints))

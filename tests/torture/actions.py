@@ -12,9 +12,12 @@ import time
 from collections import Counter
 from typing import Callable
 
+from tests.support import wait_for
+
 from .schedule import SERVER, Action, Round, holds
 from .world import STOP_SECONDS, PromiseBroken, World
 
+COMMIT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 _MIB = 1024 * 1024
 
@@ -64,8 +67,10 @@ class Director:
     def rewind(self, what: str) -> None:
         """Between rounds, while nothing is under way: save a copy of the server's store, or put that copy back."""
         saved = self._world.folder / "store.saved"
-        if what == "restore" and not saved.exists():
-            return
+        if what == "restore":
+            if not saved.exists():
+                return
+            self.await_commit()
         self.say("%s the server's store" % what)
         self._world.server.kill()
         if what == "save":
@@ -76,6 +81,13 @@ class Director:
             shutil.copytree(saved, self._world.store)
             self.counts["rewinds"] += 1
         self._world.server.start()
+
+    def await_commit(self) -> None:
+        """Wait until what is archived is committed too. Raises PromiseBroken where that takes too long."""
+        try:
+            wait_for(self._world.committed, COMMIT_SECONDS)
+        except AssertionError:
+            raise PromiseBroken("what is archived is not committed after %g s" % COMMIT_SECONDS) from None
 
     def _at(self, when: float, step: Callable[[], None]) -> None:
         heapq.heappush(self._steps, (when, next(self._numbers), step))
