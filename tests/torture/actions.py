@@ -70,6 +70,8 @@ class Director:
         if what == "restore":
             if not saved.exists():
                 return
+            # What an archive has written and not committed is cut off again, for the stream should have it: bytes that
+            # the server loses before that commit are the loss of a server that is excluded from the promise.
             self.await_commit()
         self.say("%s the server's store" % what)
         self._world.server.kill()
