@@ -119,6 +119,7 @@ class Ledger:
     """
 
     def __init__(self, directory: str) -> None:
+        self._root = os.fsencode(os.path.abspath(directory))
         self._folder = os.path.join(os.path.abspath(directory), FOLDER)
         self._path = os.path.join(self._folder, NAME)
         self._lock = threading.Lock()
@@ -132,7 +133,7 @@ class Ledger:
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 "%s: the ledger cannot be used: %s; it must be on a local disk that this user may write to, or be "
-                "restored, or moved away to begin it anew" % (printable(self._path), error)
+                "restored, or moved away to begin it anew" % (printable(self._path), printable(str(error)))
             ) from None
 
     @contextlib.contextmanager
@@ -146,7 +147,6 @@ class Ledger:
             os.close(fd)
 
     def _open(self, directory: str) -> sqlite3.Connection:
-        fresh = not os.path.exists(self._path)
         database = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode=WAL")
@@ -157,14 +157,14 @@ class Ledger:
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA.split(";"):
                     database.execute(statement)
-                values = {"version": VERSION, "id": secrets.token_hex(16), "begun_anew": int(fresh and had_files)}
+                values = {"version": VERSION, "id": secrets.token_hex(16), "begun_anew": int(had_files)}
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [(k, str(v)) for k, v in values.items()])
                 database.execute("COMMIT")
             meta = dict(database.execute("SELECT key, value FROM meta"))
-            if meta.get("version") != str(VERSION):
+            if meta.get("version") != str(VERSION) or "id" not in meta:
                 raise sqlite3.Error("it is of version %s, this program knows %d" % (meta.get("version"), VERSION))
             self.id = str(meta["id"])
-            self.begun_anew = meta["begun_anew"] == "1"
+            self.begun_anew = meta.get("begun_anew") == "1"
         except BaseException:
             database.close()
             raise
@@ -212,11 +212,12 @@ class Ledger:
 
     def begin_epoch(self, stream: str, position: Position, kept: Iterable[FileRow]) -> None:
         """The stream's numbers are used a second time: read it from its first message. kept are files with bytes of
-        messages that it may not have any more: what comes is compared with them."""
+        messages that it may not have any more: what comes is compared with them. One that another partition has taken
+        over since it was looked at stays that one's."""
         with self._transaction() as database:
             _put_position(database, stream, position, None)
             for row in kept:
-                _put_file(database, stream, row)
+                _update_file(database, stream, row)
 
     def release(self, stream: str) -> None:
         """The stream may be another archive's from now on. What is known of it stays, should none take it."""
@@ -259,11 +260,7 @@ class Ledger:
         now = time.time_ns()
         with self._transaction() as database:
             for row in commit.files:
-                changed = database.execute(
-                    "UPDATE files SET length = ?, matched = ? WHERE path = ? AND stream = ?",
-                    [row.length, row.matched, row.path, stream],
-                )
-                if changed.rowcount != 1:
+                if not _update_file(database, stream, row):
                     raise Lost(os.fsdecode(row.path))
             database.executemany(
                 "INSERT OR REPLACE INTO lives VALUES (?, ?, ?, ?, ?, ?)",
@@ -282,9 +279,12 @@ class Ledger:
         return [Hole(*row) for row in self._rows(query, stream)]  # type: ignore[arg-type]
 
     def clean(self, first_kept: int) -> None:
-        """Forget files whose period begins before first_kept (seconds), old lives, and more holes than anyone reads."""
+        """Forget files that are gone and whose period begins before first_kept (seconds), old lives, and more holes
+        than anyone reads. A file that is there may have bytes behind its length: only its row tells."""
         with self._transaction() as database:
-            database.execute("DELETE FROM files WHERE period < ?", [first_kept])
+            old = database.execute("SELECT path FROM files WHERE period < ?", [first_kept]).fetchall()
+            gone = [row for row in old if not os.path.lexists(self._root + b"/" + row[0])]
+            database.executemany("DELETE FROM files WHERE path = ?", gone)
             database.execute("DELETE FROM lives WHERE used < ?", [time.time_ns() - _LIFE_KEPT_SECONDS * 10**9])
             database.execute("DELETE FROM holes WHERE number <= (SELECT max(number) FROM holes) - ?", [_HOLES_MOST])
 
@@ -323,3 +323,12 @@ def _put_position(database: sqlite3.Connection, stream: str, position: Position,
 def _put_file(database: sqlite3.Connection, stream: str, row: FileRow) -> None:
     values = [row.path, stream, row.length, row.period, row.matched]
     database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
+
+
+def _update_file(database: sqlite3.Connection, stream: str, row: FileRow) -> bool:
+    """Whether the stream owns it."""
+    changed = database.execute(
+        "UPDATE files SET length = ?, matched = ? WHERE path = ? AND stream = ?",
+        [row.length, row.matched, row.path, stream],
+    )
+    return changed.rowcount == 1

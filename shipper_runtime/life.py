@@ -104,6 +104,7 @@ class Life:
     def move(self, sibling: Sibling, file: AnyFile | None = None) -> None:
         """Go on in another file that holds the same bytes, or under another name of the same file."""
         self.close()
+        self.ended = False
         self.record.where = sibling.path
         self.record.device, self.record.inode = sibling.key
         self.record.codec = sibling.codec
@@ -163,11 +164,16 @@ class Life:
         """Whether the file with this life's device and inode is still this life's."""
         if self.key != sibling.key:
             return False
-        if self.file is not None or self.record.mtime == sibling.mtime:
+        if self.file is not None:
+            return True
+        # Nothing is compressed in place: a file with another codec has only been given the inode.
+        if sibling.rotated is not None and sibling.codec != self.record.codec:
+            return False
+        if self.record.mtime == sibling.mtime:
             return True
         if self.unknown and self.record.finished:
             return False
-        with contextlib.suppress(OSError), contextlib.closing(sibling.open()) as file:
+        with contextlib.suppress(OSError), contextlib.closing(open_file(sibling.path, self.record.codec)) as file:
             return holds(self.record, file)
         return True
 

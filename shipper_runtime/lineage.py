@@ -66,10 +66,18 @@ class Lineage:
         self._bound = bound
         # Siblings that may be copies in the making, and since when they look as they do.
         self._copies: dict[tuple[Key, int, int], float] = {}
+        for life in [life for life in self.lives if life.record.finished and life.unknown]:
+            # Empty to the end: while the program was not running, any file may have been given its inode.
+            self.forget(life)
 
     @property
     def newest(self) -> Life | None:
         return self.lives[-1] if self.lives else None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether finished lives are remembered, and nobody has looked since the start at what became of them."""
+        return self._ignored is None and any(life.record.finished for life in self.lives)
 
     def queue(self) -> list[Life]:
         """The lives that are not finished, oldest first."""
@@ -128,6 +136,9 @@ class Lineage:
                 event = "Truncated" if own.key in truncated else "Rotated"
                 logger.info("%s %s: a new file begins", event, show(self.path))
             self._add(own, now, skip_nuls=own.key in truncated)
+        # Not sooner: what was made of them has been recognised by now.
+        for life in [life for life in self.lives if life.record.finished and life.gone][:-_GONE_MOST]:
+            self.forget(life)
         return not copies and not preceded
 
     def _settle_all(self, own: Sibling | None, family: list[Sibling]) -> set[Key]:
@@ -166,15 +177,13 @@ class Lineage:
         """
         if not sibling.size or sibling.identity in (self._ignored or ()) or self.owner(sibling) is not None:
             return None
-        at, anchor, there = len(self.lives), None, None
+        at, anchor = len(self.lives), None
         for index, life in enumerate(self.lives):
             there = next((each for each in family if life.made == each.identity or life.is_file(each)), None)
-            if life is current or (there is not None and not sibling.newer_than(there)):
+            if life is current or self._older(sibling, there, life):
                 at = index
                 break
             anchor = there or anchor
-        if 0 < at == len(self.lives) and self.lives[-1].fresh and there is None:
-            at -= 1
         if at < len(self.lives) and not self.lives[at].fresh and not truncated:
             return None
         if at > 0:
@@ -187,6 +196,13 @@ class Lineage:
             return None
         ours = sibling.sure or (anchor is not None and sibling.made_like(anchor))
         return at if ours and sibling.mtime >= bound and not self._known(sibling, current, family) else None
+
+    @staticmethod
+    def _older(sibling: Sibling, there: Sibling | None, life: Life) -> bool:
+        """Whether a file is older than a life's, which is there or else was deleted."""
+        if there is not None:
+            return not sibling.newer_than(there)
+        return life.fresh and life.file is not None and sibling.mtime < life.file.stat().st_mtime_ns
 
     def _known(self, sibling: Sibling, current: Life | None, family: list[Sibling]) -> bool:
         """Whether it was made of a life whose own file is not there any more; or else, it cannot be read."""
@@ -220,7 +236,7 @@ class Lineage:
             return True
         beside = self._shared.folders.with_key(life.record.where, life.key)
         for sibling in (own, beside, *family):
-            if sibling is not None and sibling.key == life.key:
+            if sibling is not None and life.is_file(sibling):
                 with contextlib.suppress(FileNotFoundError, Replaced):
                     life.move(sibling)
                     life.open()
@@ -268,7 +284,8 @@ class Lineage:
     def _taken(self, sibling: Sibling, life: Life) -> bool:
         """Whether the file is another life's. One that is finished may have been overwritten by a newer copy."""
         owner = self.owner(sibling)
-        if owner is None or owner is life:
+        # What a file holds tells more than its inode, which may have been given to another one.
+        if owner is None or owner is life or (owner.unknown and owner.file is None):
             return False
         return not owner.record.finished or bool(sibling.codec) or sibling.size == owner.record.offset
 
@@ -348,8 +365,6 @@ class Lineage:
                     self._let_go(life, now)
             elif now >= life.look_at:
                 grown |= self._look_again(life, now)
-        for life in [life for life in self.lives if life.record.finished and life.gone][:-_GONE_MOST]:
-            self.forget(life)
         return grown
 
     def _look_again(self, life: Life, now: float) -> bool:

@@ -107,9 +107,12 @@ class Source:
         try:
             self._look(now)
             newest = self.lineage.newest
-            if newest is None or newest.record.finished:
+            if self.lineage.unsettled:
+                # What was made of finished files while the program was not running, before those are forgotten.
+                self.lineage.update(now)
+            elif newest is None or newest.record.finished:
                 return
-            if newest.fresh:
+            elif newest.fresh:
                 self.lineage.update(now)
             elif not newest.intact():
                 self.lineage.replaced(newest, now)
@@ -185,6 +188,7 @@ class Source:
             life = queue[0]
             # Asked before the read: an end is an end only if the successor had data by then.
             succeeded = any(later.has_data() for later in queue[1:])
+            all_read = life.ended and not life.held
             try:
                 life.open()
                 reading = life.cut(limit, hard_limit, now, succeeded)
@@ -211,14 +215,14 @@ class Source:
                     return
             held = life.held - (reading.cut.length if reading else 0)
             # What is held of a last line has a time of its own, and is only not to be extended for ever.
-            overdue = succeeded and life.ended and self._overdue(life, now, 2 if held else 1) and not (reading and held)
-            if reading is not None and not self._freeze(life, reading):
+            overdue = succeeded and life.ended and self._overdue(life, now, 2 if held else 1)
+            # Left at its last end, where all was acknowledged: what has come since is read anew, as late bytes.
+            if reading is not None and (held or not (overdue and all_read)):
+                self._freeze(life, reading)
                 return
-            if overdue or (not held and reading is None and (succeeded or life.released(now))):
+            if overdue or (not held and (succeeded or life.released(now))):
                 self.lineage.finish(life, now)
-            if reading is not None:
-                return
-            if not life.record.finished:
+            else:
                 self._rest(life)
                 return
 
@@ -242,14 +246,14 @@ class Source:
                 return
             life.look_at = now + _LATE
 
-    def _freeze(self, life: Life, reading: Reading) -> bool:
-        """Make a block of it; False if the life has to be saved first."""
+    def _freeze(self, life: Life, reading: Reading) -> None:
+        """Make a block of it, unless the life has to be saved first."""
         record = life.record
         life.know_by(reading.head)
         life.fresh = False
         if not self._store.durable(record):
             self._shared.unsaved = True
-            return False
+            return
         span = Span(
             source=self.path,
             life=record.life,
@@ -261,7 +265,6 @@ class Source:
         )
         self._frozen = (Block(span, reading.cut.payload), life, reading)
         self.waiting = None
-        return True
 
     def _rest(self, life: Life) -> None:
         """All is read: remember how the file looks, if it cannot change any more without looking different."""

@@ -13,9 +13,11 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from .archive import Unwritten
 from .confined import Root
@@ -169,30 +171,45 @@ class Vault:
 
     def cut_back(self) -> None:
         """Cut every file of the partition to its committed length: the stream has the rest. Raises OSError."""
-        for row in self._ledger.files_of(self._stream):
-            path = self._root.directory + b"/" + row.path
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if os.stat(path, follow_symlinks=False).st_size > row.length:
-                    host, _slash, name = row.path.partition(b"/")
-                    opened = self._root.open_file(host.decode("ascii"), name, os.O_RDWR)
-                    try:
-                        os.ftruncate(opened.fd, row.length)
-                    finally:
-                        os.close(opened.fd)
+        for row, fd in self._longer():
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # another partition takes it over at this moment, and cuts it then
+            known = self._ledger.file(row.path)
+            if known is not None and known[0] == self._stream:
+                os.ftruncate(fd, known[1].length)
 
     def tails(self) -> list[FileRow]:
         """The partition's files that hold more than is committed: what they hold is kept, to be compared with. It is
         on disk on return. Raises OSError."""
         kept = []
-        for row in self._ledger.files_of(self._stream):
-            path = self._root.directory + b"/" + row.path
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                size = os.stat(path, follow_symlinks=False).st_size
-                if size > row.length:
-                    _sync_path(path)
-                    matched = row.length if row.matched is None else row.matched
-                    kept.append(FileRow(row.path, size, row.period, matched))
+        for row, fd in self._longer():
+            os.fsync(fd)
+            if row.length == 0:
+                for folder in self._folders_of(row.path):
+                    _sync_folder(folder)
+            matched = row.length if row.matched is None else row.matched
+            kept.append(FileRow(row.path, os.fstat(fd).st_size, row.period, matched))
         return kept
+
+    def _longer(self) -> Iterator[tuple[FileRow, int]]:
+        """The partition's files that hold more than is committed, opened. What is no file is passed over."""
+        for row in self._ledger.files_of(self._stream):
+            host, _slash, name = row.path.partition(b"/")
+            try:
+                status = self._root.status(host.decode("ascii"), name)
+                if not stat.S_ISREG(status.st_mode) or status.st_size <= row.length:
+                    continue
+                fd = self._root.open_file(host.decode("ascii"), name, os.O_RDWR).fd
+            except OSError as error:
+                if error.errno in _GIVE_UP or isinstance(error, FileNotFoundError):
+                    continue
+                raise
+            try:
+                yield row, fd
+            finally:
+                os.close(fd)
 
     def _take(self, file: _File) -> FileRow | None:
         """Open and lock a file, and see how much of it is committed; a row if the ledger has to be told first."""
@@ -209,18 +226,19 @@ class Vault:
         file.held = True
         self._touched[file.path] = file
         self._files.move_to_end(file.path)
-        row = self._see(file)
-        if file.length == 0:
-            # Nothing of it was ever committed, so its folders may not have been synced either, whoever made it.
-            self._note_folders(file)
-        return row
+        return self._see(file)
 
     def _see(self, file: _File) -> FileRow | None:
-        size = os.fstat(file.fd).st_size
+        status = os.fstat(file.fd)
+        size = status.st_size
         known = self._ledger.file(file.path)
         if known is None:
-            # A ledger that was begun anew does not know what of the file came from the stream.
-            matched = -1 if size and self._ledger.begun_anew else None
+            matched = None
+            if size and self._ledger.begun_anew and status.st_mtime_ns + _CLOCKS_NS >= file.stamp:
+                # A ledger that was begun anew does not know what of the file came from the stream, nor if it is on
+                # disk.
+                matched = -1
+                os.fdatasync(file.fd)
             row = FileRow(file.path, size, file.period, matched)
         else:
             row = known[1]
@@ -232,6 +250,9 @@ class Vault:
                 os.ftruncate(file.fd, row.length)
         file.length = file.end = row.length
         file.matched = row.matched
+        if known is None or row.length == 0:
+            # Nothing of it is known to be committed, so its folders may not have been synced either, whoever made it.
+            self._folders.update(self._folders_of(file.path))
         return None if known == (self._stream, row) else row
 
     def _write(self, file: _File) -> None:
@@ -259,13 +280,10 @@ class Vault:
                 file.matched = None
             return data[len(there) :]
         self._end_at_a_line(file, file.matched)
-        file.matched = None
         return data
 
     def _find(self, file: _File, data: bytes) -> int | None:
         """Where in the file data, or what was written of it, begins; the last such place."""
-        if os.fstat(file.fd).st_mtime_ns + _CLOCKS_NS < file.stamp:
-            return None
         begin = max(0, file.end - _LOOK_BACK)
         content = b"".join(_read(file.fd, begin, file.end))
         at = content.rfind(data)
@@ -276,11 +294,17 @@ class Vault:
         return begin + at if at >= 0 else None
 
     def _end_at_a_line(self, file: _File, least: int) -> None:
-        """What follows is something else: no torn line may stand before it."""
+        """What follows is something else: no torn line may stand before it, and a crash must leave nothing of what
+        follows in its place."""
+        file.matched = None
         content = b"".join(_read(file.fd, least, file.end))
-        if content and not content.endswith(b"\n"):
-            file.end = least + content.rfind(b"\n") + 1
-            os.ftruncate(file.fd, file.end)
+        known = self._ledger.file(file.path)
+        if content and not content.endswith(b"\n") and known is not None:
+            end = least + content.rfind(b"\n") + 1
+            # From where to compare is the ledger's still: what was compared since is not committed.
+            self._ledger.enter(self._stream, [replace(known[1], length=end)])
+            os.ftruncate(file.fd, end)
+            file.length = file.end = end
 
     def _give_up(self, file: _File, error: OSError) -> None:
         size = sum(map(len, file.chunks))
@@ -307,12 +331,11 @@ class Vault:
             elif not file.held:
                 self._close_descriptor(file)
 
-    def _note_folders(self, file: _File) -> None:
-        folder = self._root.directory
-        self._folders.add(folder)
-        for part in file.path.split(b"/")[:-1]:
-            folder += b"/" + part
-            self._folders.add(folder)
+    def _folders_of(self, path: bytes) -> list[bytes]:
+        folders = [self._root.directory]
+        for part in path.split(b"/")[:-1]:
+            folders.append(folders[-1] + b"/" + part)
+        return folders
 
     def _close(self, file: _File) -> None:
         self._close_descriptor(file)

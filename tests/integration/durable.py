@@ -31,6 +31,7 @@ class DurableFleet:
         self.server = NatsServer(
             folder / "nats",
             'jetstream { store_dir: "%s", sync_interval: %s, max_file_store: 2GB }' % (self.store, sync),
+            version=version,
         ).start()
         self.max_bytes = max_bytes
         self.programs: list[Shipper] = []

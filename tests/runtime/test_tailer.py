@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bz2
+import json
 import lzma
 import os
 import socket
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from shipper_runtime.errors import SettingError
+from shipper_runtime.positions import NAME
 
-from .tailing import Drive, append, compress, copytruncate, rename
+from .tailing import Archive, Drive, append, compress, copytruncate, rename
 
 
 def lines(name: str, count: int, start: int = 0) -> bytes:
@@ -584,3 +586,114 @@ def test_odd_bytes_in_names_and_lines_pass_through(tmp_path: Path) -> None:
     drive.begin()
     append(log, data)
     assert drive.run().of(log) == data * 2
+
+
+def give_inode(drive: Drive, inode: int, path: Path) -> None:
+    """What is remembered, as if the file system had given a deleted file's inode to path."""
+    positions = Path(drive.state) / NAME
+    document = json.loads(positions.read_bytes())
+    for life in document["lives"]:
+        if life["inode"] == inode:
+            life["inode"] = path.stat().st_ino
+    positions.write_text(json.dumps(document))
+
+
+def test_a_compressed_file_with_the_inode_of_an_empty_one_is_not_read_again(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, log)
+    rename(log)
+    append(log, b"")
+    drive.run()
+    drive.stop()
+    inode = log.stat().st_ino
+    rename(log)
+    compress(tmp_path / "app.log.1")
+    give_inode(drive, inode, compress(tmp_path / "app.log.2"))
+    append(log, lines("b", 3))
+    drive.begin()
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3)
+
+
+def test_a_copy_with_the_inode_of_a_finished_empty_file_keeps_its_place(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, b"")
+    drive = Drive(tmp_path, log)
+    inode = log.stat().st_ino
+    rename(log)
+    append(log, lines("a", 3))
+    drive.run()
+    drive.stop()
+    copytruncate(log)
+    compress(tmp_path / "app.log.2")
+    append(log, lines("b", 3))
+    copytruncate(log)
+    give_inode(drive, inode, tmp_path / "app.log.1")
+    append(log, lines("c", 3))
+    drive.begin()
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
+
+
+def test_the_rest_of_a_file_is_found_though_an_empty_one_had_the_inode(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, b"")
+    drive = Drive(tmp_path, log)
+    inode = log.stat().st_ino
+    rename(log)
+    append(log, lines("a", 3))
+    rename(log)
+    append(log, lines("b", 3))
+    compress(tmp_path / "app.log.2")
+    drive.turn(ack=False)
+    drive.now += 0.3
+    drive.turn(ack=False)
+    drive.stop()
+    give_inode(drive, inode, compress(tmp_path / "app.log.1"))
+    drive.begin()
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3)
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_finished_file_compressed_among_many_deletions_is_not_read_again(tmp_path: Path, down: bool) -> None:
+    log = tmp_path / "app.log"
+    written = b""
+    drive = Drive(tmp_path, log)
+    for number in range(8):
+        append(log, lines("a", 3, 3 * number))
+        written += lines("a", 3, 3 * number)
+        drive.run()
+        if number < 2:
+            rename(log)
+        else:
+            log.unlink()
+    append(log, lines("b", 3))
+    drive.run()
+    if down:
+        drive.stop()
+    compress(tmp_path / "app.log.1")
+    if down:
+        drive.begin()
+    drive.turn()
+    drive.now += 70
+    drive.turn()
+    log.unlink()
+    append(log, lines("c", 3))
+    assert drive.run().of(log) == written + lines("b", 3) + lines("c", 3)
+
+
+def test_a_file_is_finished_only_once_its_last_block_has_arrived(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, b"part")
+    drive = Drive(tmp_path, log)
+    rename(log)
+    append(log, b"new\n")
+    drive.turn()
+    drive.now += 0.3
+    drive.turn()
+    drive.now += 70
+    assert drive.turn(ack=False) == 1
+    drive.archive = Archive()
+    drive.stop()
+    compress(tmp_path / "app.log.1")
+    drive.begin()
+    assert drive.run().of(log) == b"partnew\n"
