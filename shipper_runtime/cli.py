@@ -121,7 +121,8 @@ def _logs(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 def _forget(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import streams
 
-    _run_once(streams.forget(fleet_settings(env), group_name({"SHIPPER_GROUP": options.group})))
+    group = group_name({"SHIPPER_GROUP": options.group})
+    _run_once(streams.forget(fleet_settings(env), group, force=options.force))
 
 
 def _run_once(command: Coroutine[Any, Any, None]) -> None:
@@ -239,6 +240,7 @@ def _logs_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", help="also where no stream shows the group")
     command.add_argument("group", metavar="GROUP", help="the group that nobody runs any more")
 
 

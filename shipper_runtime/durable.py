@@ -14,13 +14,13 @@ from typing import Callable
 from .archive import descriptor_budget
 from .broker import Broker, inbox_prefix
 from .confined import Root
-from .errors import ApiError, BrokerError, printable
+from .errors import ApiError, BrokerError, ConnectionLost, printable
 from .jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
 from .ledger import Ledger
 from .meters import ConsumerMeters, serving
 from .pull import MAX_BYTES
-from .reader import OWNER, Reader, Shared, released
-from .service import Service
+from .reader import OWNER, Reader, Shared, leave_nothing, released
+from .service import Rarely, Service
 from .settings import ConsumerSettings, partition_stream
 from .tally import Tally
 
@@ -28,9 +28,11 @@ logger = logging.getLogger(__name__)
 
 TICK = 1.0
 # What all partitions of a worker may have on the way together.
-_PULL_BYTES = 64 * 1024 * 1024
-_PULL_LEAST = 2 * 1024 * 1024
-_STOP_MOST = 8.0
+# Less than a server keeps for a client (64 MiB) before it cuts it off as too slow.
+_PULL_BYTES = 32 * 1024 * 1024
+_LARGE_PULLS = 8
+_STOP_MOST = 7.0
+_CLOSE_MOST = 2.0
 # How long nobody on this host has read a partition before it is released: its worker may only be starting again.
 _RELEASE_AFTER = 20.0
 _RELEASE_INTERVAL = 2.0
@@ -44,7 +46,10 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
     broker = Broker(settings.broker, "shipper consumer %s" % settings.group, inbox_prefix("consumer", settings.group))
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(contextlib.closing(Root(settings.directory)))
-        ledger = stack.enter_context(contextlib.closing(Ledger(settings.directory)))
+        opened = await _open_ledger(settings, service)
+        if opened is None:
+            return
+        ledger = stack.enter_context(contextlib.closing(opened))
         if ledger.begun_anew:
             logger.warning(
                 "The ledger of %s was begun beside files that were there: what comes is compared with them",
@@ -62,7 +67,8 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
             meters=meters,
             stopping=service.stopping,
             descriptors=max(16, descriptor_budget() // count),
-            pull_bytes=min(MAX_BYTES, max(_PULL_LEAST, _PULL_BYTES // count)),
+            pull_bytes=min(MAX_BYTES, _PULL_BYTES // count),
+            large_pulls=asyncio.Semaphore(_LARGE_PULLS),
         )
         readers += [Reader(shared, number) for number in settings.partitions]
         async with serving(meters.registry, settings.metrics):
@@ -72,6 +78,21 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
 def _lags(readers: list[Reader]) -> dict[int, tuple[int, float]]:
     lags = {reader.number: reader.lag() for reader in readers}
     return {number: lag for number, lag in lags.items() if lag is not None}
+
+
+async def _open_ledger(settings: ConsumerSettings, service: Service) -> Ledger | None:
+    """The ledger, or None when it is time to stop; a full disk is waited for."""
+    complain = Rarely(logger.error)
+    while not service.stopping.is_set():
+        try:
+            return Ledger(settings.directory)
+        except OSError as error:
+            service.ready("waiting for room on the disk")
+            service.progress()
+            complain("Cannot write to %s: %s; waiting", printable(settings.directory), error.strerror or error)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(service.stopping.wait(), 2.0)
+    return None
 
 
 async def _serve(shared: Shared, service: Service, readers: list[Reader], expire: Expire) -> None:
@@ -94,7 +115,7 @@ async def _serve(shared: Shared, service: Service, readers: list[Reader], expire
     finally:
         for task in (*reading, *others, stopping):
             task.cancel()
-        await asyncio.wait({connecting, *reading}, timeout=3.0)
+        await asyncio.wait({connecting, *reading}, timeout=_CLOSE_MOST)
         shared.tally.report(float("inf"))
     for task in reading:
         if task.done() and not task.cancelled():
@@ -124,24 +145,30 @@ async def _release(shared: Shared) -> None:
     """Let others have the partitions that this archive has read and that nobody on this host reads any more."""
     ours = {partition_stream(shared.settings.stream or "", number) for number in shared.settings.partitions}
     unread_since: dict[str, float] = {}
+    complain = Rarely(logger.warning)
     while True:
         link = await shared.broker.link()
-        now = time.monotonic()
-        for stream in shared.ledger.streams():
-            if stream in ours:
-                continue
-            lock = shared.ledger.lock(stream)
-            if lock is None:
-                unread_since.pop(stream, None)
-                continue
-            try:
-                if now - unread_since.setdefault(stream, now) >= _RELEASE_AFTER:
-                    await _release_one(shared, JetStream(link), stream)
-            except (BrokerError, OSError) as error:
-                logger.debug("Cannot release %s: %s", stream, error)
-            finally:
-                os.close(lock)
+        try:
+            for stream in shared.ledger.streams():
+                if stream not in ours:
+                    await _release_if_unread(shared, JetStream(link), stream, unread_since)
+        except (BrokerError, OSError) as error:
+            if not isinstance(error, ConnectionLost):
+                complain("Cannot release what this host does not read any more: %s; trying again", error)
         await asyncio.sleep(_RELEASE_INTERVAL)
+
+
+async def _release_if_unread(shared: Shared, js: JetStream, stream: str, unread_since: dict[str, float]) -> None:
+    lock = shared.ledger.lock(stream)
+    if lock is None:
+        unread_since.pop(stream, None)
+        return
+    try:
+        now = time.monotonic()
+        if now - unread_since.setdefault(stream, now) >= _RELEASE_AFTER:
+            await _release_one(shared, js, stream)
+    finally:
+        os.close(lock)
 
 
 async def _release_one(shared: Shared, js: JetStream, stream: str) -> None:
@@ -155,6 +182,7 @@ async def _release_one(shared: Shared, js: JetStream, stream: str) -> None:
             raise
     else:
         if (durable["config"].get("metadata") or {}).get(OWNER) == shared.ledger.id:
+            position = leave_nothing(shared, stream, position)
             await js.create_consumer(stream, released(shared.ledger.id, position, durable["config"]), "update")
     shared.ledger.release(stream)
     logger.info("Released %s: this host does not read it any more", stream)

@@ -120,12 +120,15 @@ class JetStream:
         """Remove the messages before this sequence; how many there were."""
         return int((await self._ask("STREAM.PURGE.%s" % stream, {"seq": sequence}))["purged"])
 
-    async def consumers(self, stream: str) -> list[dict[str, Any]]:
-        """The consumers of a stream, each with config and state."""
+    async def consumers(self, stream: str, complete: bool = False) -> list[dict[str, Any]]:
+        """The consumers of a stream, each with config and state. complete: NoAnswer where some do not answer."""
         found: list[dict[str, Any]] = []
         while True:
             page = await self._ask("CONSUMER.LIST.%s" % stream, {"offset": len(found)})
             found += page.get("consumers") or []
+            silent = [*(page.get("missing") or []), *(page.get("offline") or [])]
+            if complete and silent:
+                raise NoAnswer("%d consumers of %s do not answer" % (len(silent), stream))
             if len(found) >= page.get("total", 0) or not page.get("consumers"):
                 return found
 
@@ -169,13 +172,18 @@ class JetStream:
 
     async def message_stamp(self, stream: str, sequence: int) -> int | None:
         """When the first message at or behind this sequence was stored (ns), or None where there is none."""
+        found = await self.first_message(stream, sequence)
+        return None if found is None else found[1]
+
+    async def first_message(self, stream: str, sequence: int) -> tuple[int, int] | None:
+        """Sequence and time (ns) of the first message at or behind this sequence, or None where there is none."""
         try:
             found = await self._ask("STREAM.MSG.GET.%s" % stream, {"seq": sequence, "next_by_subj": ">"})
         except ApiError as error:
             if error.code == 404:
                 return None
             raise
-        return nanoseconds(found["message"]["time"])
+        return int(found["message"]["seq"]), nanoseconds(found["message"]["time"])
 
     async def _ask(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
         payload = json.dumps(request).encode() if request else b""

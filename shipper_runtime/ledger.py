@@ -10,6 +10,7 @@ archive's root must be a local file system.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,12 +39,13 @@ CREATE TABLE streams(
     released INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE files(
-    path BLOB PRIMARY KEY, stream TEXT NOT NULL, length INTEGER NOT NULL, period INTEGER NOT NULL, matched INTEGER
+    path BLOB PRIMARY KEY, stream TEXT NOT NULL, length INTEGER NOT NULL, period INTEGER NOT NULL, matched INTEGER,
+    since INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX files_of_stream ON files(stream);
 CREATE TABLE lives(
-    host TEXT NOT NULL, life TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, aside BLOB NOT NULL,
-    used INTEGER NOT NULL, PRIMARY KEY(host, life)
+    stream TEXT NOT NULL, host TEXT NOT NULL, life TEXT NOT NULL, next INTEGER NOT NULL, aside BLOB NOT NULL,
+    used INTEGER NOT NULL, PRIMARY KEY(stream, host, life)
 ) WITHOUT ROWID;
 CREATE TABLE holes(
     number INTEGER PRIMARY KEY, at INTEGER NOT NULL, stream TEXT NOT NULL, host TEXT NOT NULL, source BLOB NOT NULL,
@@ -68,12 +70,14 @@ class Position:
 @dataclass(frozen=True)
 class FileRow:
     """An archive file: the bytes up to length are committed. Where matched is set, they are not all known to be of
-    committed messages: what comes is first compared with those from matched on (-1: from where it is found)."""
+    committed messages: what comes is first compared with those from matched on (-1: from where it is found). Where
+    since is set, those from there to matched were found to be the same, but the end of the file is not reached yet."""
 
     path: bytes
     length: int
     period: int
     matched: int | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class Ledger:
             # Who reads does not wait for who commits.
             self._reading = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
+            if _may_pass(error):
+                raise OSError(errno.ENOSPC, str(error)) from None
             raise LedgerError(
                 "%s: the ledger cannot be used: %s; it must be on a local disk that this user may write to, or be "
                 "restored, or moved away to begin it anew" % (printable(self._path), printable(str(error)))
@@ -216,6 +222,10 @@ class Ledger:
         over since it was looked at stays that one's."""
         with self._transaction() as database:
             _put_position(database, stream, position, None)
+            rows = database.execute("SELECT floors FROM streams WHERE stream = ?", [stream]).fetchall()
+            # Nobody has committed anything of the new numbers, until it shows that it has.
+            floors = {group: (0, seen) for group, (_floor, seen) in json.loads(rows[0][0]).items()}
+            database.execute("UPDATE streams SET floors = ? WHERE stream = ?", [json.dumps(floors), stream])
             for row in kept:
                 _update_file(database, stream, row)
 
@@ -236,12 +246,12 @@ class Ledger:
 
     def files_of(self, stream: str) -> list[FileRow]:
         """The files that a stream's partition owns."""
-        rows = self._rows("SELECT path, length, period, matched FROM files WHERE stream = ?", stream)
+        rows = self._rows("SELECT path, length, period, matched, since FROM files WHERE stream = ?", stream)
         return [FileRow(*row) for row in rows]  # type: ignore[arg-type]
 
     def file(self, path: bytes) -> tuple[str, FileRow] | None:
         """A file and the stream that owns it."""
-        rows = self._rows("SELECT stream, path, length, period, matched FROM files WHERE path = ?", path)
+        rows = self._rows("SELECT stream, path, length, period, matched, since FROM files WHERE path = ?", path)
         return (str(rows[0][0]), FileRow(*rows[0][1:])) if rows else None  # type: ignore[arg-type]
 
     def enter(self, stream: str, files: Iterable[FileRow]) -> None:
@@ -250,10 +260,15 @@ class Ledger:
             for row in files:
                 _put_file(database, stream, row)
 
-    def lives(self, host: str) -> list[LifeRow]:
-        """A host's lives, the one that was used longest ago first."""
-        rows = self._rows("SELECT host, life, next, aside FROM lives WHERE host = ? ORDER BY used", host)
-        return [LifeRow(*row) for row in rows]  # type: ignore[arg-type]
+    def lives(self, stream: str, host: str) -> list[LifeRow]:
+        """A host's lives in a stream, the one that was used longest ago first."""
+        query = "SELECT host, life, next, aside FROM lives WHERE stream = ? AND host = ? ORDER BY used"
+        return [LifeRow(*row) for row in self._rows(query, stream, host)]  # type: ignore[arg-type]
+
+    def asides(self, stream: str) -> list[LifeRow]:
+        """The lives of a stream of which something is kept aside."""
+        query = "SELECT host, life, next, aside FROM lives WHERE stream = ? AND length(aside) > 0 ORDER BY host, used"
+        return [LifeRow(*row) for row in self._rows(query, stream)]  # type: ignore[arg-type]
 
     def commit(self, stream: str, commit: Commit) -> None:
         """Make it true. Raises Lost where a file has another owner by now, and then nothing is."""
@@ -264,9 +279,12 @@ class Ledger:
                     raise Lost(os.fsdecode(row.path))
             database.executemany(
                 "INSERT OR REPLACE INTO lives VALUES (?, ?, ?, ?, ?, ?)",
-                [[row.host, row.life, stream, row.next, row.aside, now] for row in commit.lives],
+                [[stream, row.host, row.life, row.next, row.aside, now] for row in commit.lives],
             )
-            database.executemany("DELETE FROM lives WHERE host = ? AND life = ?", commit.forgotten)
+            database.executemany(
+                "DELETE FROM lives WHERE stream = ? AND host = ? AND life = ?",
+                [[stream, *forgotten] for forgotten in commit.forgotten],
+            )
             database.executemany(
                 "INSERT INTO holes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
                 [[now, stream, hole.host, hole.source, hole.life, hole.first, hole.last] for hole in commit.holes],
@@ -304,6 +322,14 @@ class Ledger:
             self._database.close()
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether it is a disk that is full or does not answer, and not a ledger that is damaged."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    text = str(error)
+    return isinstance(error, sqlite3.OperationalError) and ("is full" in text or "disk I/O error" in text)
+
+
 def advanced(position: Position, sequence: int, stamp: int) -> Position:
     """The position behind one more message."""
     replay_until = position.replay_until if stamp <= position.replay_until else 0
@@ -321,14 +347,14 @@ def _put_position(database: sqlite3.Connection, stream: str, position: Position,
 
 
 def _put_file(database: sqlite3.Connection, stream: str, row: FileRow) -> None:
-    values = [row.path, stream, row.length, row.period, row.matched]
-    database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
+    values = [row.path, stream, row.length, row.period, row.matched, row.since]
+    database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def _update_file(database: sqlite3.Connection, stream: str, row: FileRow) -> bool:
     """Whether the stream owns it."""
     changed = database.execute(
-        "UPDATE files SET length = ?, matched = ? WHERE path = ? AND stream = ?",
-        [row.length, row.matched, row.path, stream],
+        "UPDATE files SET length = ?, matched = ?, since = ? WHERE path = ? AND stream = ?",
+        [row.length, row.matched, row.since, row.path, stream],
     )
     return changed.rowcount == 1

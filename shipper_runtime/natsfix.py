@@ -71,8 +71,8 @@ class FixedClient(Client):
         try:
             return super()._build_message(sid, subject, reply, data, headers)
         except UnicodeDecodeError:
-            readable = subject.decode("utf-8", "backslashreplace").encode()
-            return super()._build_message(sid, readable, b"", data, headers)
+            readable, answer = (part.decode("utf-8", "backslashreplace").encode() for part in (subject, reply))
+            return super()._build_message(sid, readable, answer, data, headers)
 
 
 def abort(client: Client) -> None:

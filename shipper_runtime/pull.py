@@ -19,6 +19,8 @@ from .errors import ConnectionLost, OutOfStep
 
 BATCH = 10_000
 MAX_BYTES = 16 * 1024 * 1024
+# More than comes before it is taken.
+PENDING_BYTES = 8 * MAX_BYTES
 _EXPIRES = 30.0
 _HEARTBEAT = 5.0
 # Without any word for so long, the consumer is gone, or the server does not see us any more.
@@ -33,13 +35,26 @@ _ENDED_409 = ("message size exceeds maxbytes", "batch completed")
 class Pull:
     """What a consumer of a stream has, as long as the link lives and nothing goes wrong.
 
-    max_bytes bounds what is under way and not yet taken by messages().
+    max_bytes bounds what is under way and not yet taken by messages(). Where a message is larger it is asked for
+    alone, and large bounds how many pulls do that at a time.
     """
 
-    def __init__(self, link: Link, stream: str, consumer: str, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        consumer: str,
+        max_bytes: int = MAX_BYTES,
+        large: asyncio.Semaphore | None = None,
+    ) -> None:
         self._link = link
+        self._large = large
+        self._large_held = False
+        self._delivered = 0
+        self._starved = False
+        self._doubled = 0
         self._subject = "$JS.API.CONSUMER.MSG.NEXT.%s.%s" % (stream, consumer)
-        self._max_bytes = max(max_bytes, link.max_payload + _MESSAGE_ROOM)
+        self._max_bytes = max_bytes if large is not None else max(max_bytes, link.max_payload + _MESSAGE_ROOM)
         self._inbox = link.inbox()
         self._subscription: Subscription | None = None
         self._messages: list[Msg] = []
@@ -52,7 +67,7 @@ class Pull:
     async def start(self) -> None:
         """Ask for the first messages. Raises ConnectionLost."""
         self._subscription = await self._link.subscribe(
-            self._inbox + ".*", self._take, pending_bytes=4 * self._max_bytes, dropped=self._dropped
+            self._inbox + ".*", self._take, pending_bytes=PENDING_BYTES, dropped=self._dropped
         )
         await self._renew()
 
@@ -79,6 +94,7 @@ class Pull:
 
     async def close(self) -> None:
         """Take no more messages."""
+        self._release_large()
         if self._subscription is not None:
             await self._link.unsubscribe(self._subscription)
 
@@ -92,12 +108,20 @@ class Pull:
             lost.cancel()
 
     async def _renew(self) -> None:
+        max_bytes, batch = self._max_bytes, BATCH
+        self._release_large()
+        if self._starved:
+            if self._large is not None:
+                await self._large.acquire()
+                self._large_held = True
+            max_bytes, batch = max(max_bytes, 2 * self._link.max_payload + _MESSAGE_ROOM, self._doubled), 1
         self._requests += 1
-        self._left = BATCH
+        self._left = batch
+        self._delivered = 0
         self._heard_at = time.monotonic()
         request = {
-            "batch": BATCH,
-            "max_bytes": self._max_bytes,
+            "batch": batch,
+            "max_bytes": max_bytes,
             "expires": int(_EXPIRES * 1e9),
             "idle_heartbeat": int(_HEARTBEAT * 1e9),
         }
@@ -107,6 +131,8 @@ class Pull:
         self._heard_at = time.monotonic()
         if not msg.subject.startswith(self._inbox):
             self._left -= 1
+            self._delivered += 1
+            self._starved = False
             self._messages.append(msg)
             self._arrived.set()
         elif msg.subject == "%s.%d" % (self._inbox, self._requests):
@@ -116,9 +142,19 @@ class Pull:
         if status == "100":
             return
         self._left = 0
+        too_large = status == "409" and description.lower().startswith(_ENDED_409[0])
+        if too_large and not self._delivered:
+            # It was stored when the server took larger ones, if it is larger than any may be.
+            self._doubled = 2 * max(self._doubled, self._max_bytes) if self._starved else 0
+            self._starved = True
         if status not in _ENDED and not (status == "409" and description.lower().startswith(_ENDED_409)):
             self._failure = description or "the consumer is not there (%s)" % (status or "no status")
         self._arrived.set()
+
+    def _release_large(self) -> None:
+        if self._large is not None and self._large_held:
+            self._large_held = False
+            self._large.release()
 
     def _dropped(self) -> None:
         self._failure = "messages were dropped on the way"

@@ -51,6 +51,8 @@ _FENCE_SECONDS = 10.0
 _ACK_WAIT = 60.0
 _AGAIN_FIRST, _AGAIN_MOST = 0.2, 5.0
 _OWNER_SECONDS = 2.0
+# Of each host. As long as the stream has bytes of a life they may come again, as when it is read from its beginning.
+LIVES_REMEMBERED = 16384
 
 OWNER, OWNER_HOST, OWNER_FOLDER = "shipper-ledger", "shipper-host", "shipper-directory"
 RELEASED, RELEASED_BY = "shipper-position", "shipper-released-by"
@@ -75,6 +77,7 @@ class Shared:
     stopping: asyncio.Event
     descriptors: int
     pull_bytes: int
+    large_pulls: asyncio.Semaphore
 
 
 class Reader:
@@ -95,12 +98,11 @@ class Reader:
         self._stream = partition_stream(settings.stream or "", number)
         self._subject = partition_subject(settings.prefix, number)
         self._trimmer = Trimmer(shared.ledger, self._stream, settings.group)
+        self._trimmer.held_back = Rarely(logger.warning)
         self._trimming: asyncio.Task[None] | None = None
         self._take_over = settings.take_over
         self._complain = Rarely(logger.warning)
         self._no_room = False
-        # The jump in the stream's numbers that ended the session before: when it is still there, it stays.
-        self._jump: tuple[int, int] | None = None
 
     async def run(self) -> None:
         """Read for ever; on return all that was in hand is committed."""
@@ -109,9 +111,8 @@ class Reader:
         try:
             while not self._shared.stopping.is_set():
                 if lock is None:
-                    lock = self._ledger.lock(self._stream)
+                    lock = self._lock()
                 if lock is None:
-                    self._complain("Waiting for another consumer on this host, which reads %s", self._stream)
                     await self._sleep(_OWNER_SECONDS)
                     continue
                 began = time.monotonic()
@@ -121,6 +122,17 @@ class Reader:
         finally:
             if lock is not None:
                 os.close(lock)
+
+    def _lock(self) -> int | None:
+        try:
+            lock = self._ledger.lock(self._stream)
+        except OSError as error:
+            self._no_room = True
+            self._complain("Cannot write to %s: %s; waiting", printable(self._settings.directory), error.strerror)
+            return None
+        if lock is None:
+            self._complain("Waiting for another consumer on this host, which reads %s", self._stream)
+        return lock
 
     async def _try(self) -> float:
         """One session, to its end; how long to wait at least before the next one."""
@@ -147,6 +159,8 @@ class Reader:
             self._no_room = True
             directory = printable(self._settings.directory)
             reason = error.strerror or str(error)
+            if isinstance(error.filename, (str, bytes)):
+                reason += ": " + printable(os.fsdecode(error.filename))
             self._complain("Cannot write to %s: %s; waiting", directory, reason)
             return 1.0
         finally:
@@ -199,7 +213,9 @@ class _Session:
         self._link = link
         self._js = JetStream(link)
         self._vault = Vault(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors)
-        self._intake = Intake(whole_lines=not shared.settings.output.has_source, recall=self._recall)
+        self._intake = Intake(
+            whole_lines=not shared.settings.output.has_source, recall=self._recall, lives=LIVES_REMEMBERED
+        )
         self._addresses = Addresses(shared.settings.prefix, shared.settings.output)
         self._time = SteadyTime()
         self._holes: list[Hole] = []
@@ -225,7 +241,8 @@ class _Session:
         if self._differs(info, position):
             position = self._begin_epoch(position, info)
         await self._make_durable(position)
-        pull = Pull(self._link, self._stream, self._settings.group, self._shared.pull_bytes)
+        shared = self._shared
+        pull = Pull(self._link, self._stream, self._settings.group, shared.pull_bytes, shared.large_pulls)
         await pull.start()
         try:
             first = await self._pass_fence(pull, position) if position.sequence else []
@@ -261,6 +278,7 @@ class _Session:
         floor = Position(created, floor_of(durable))
         if owner is None:
             if position is not None and metadata.get(RELEASED_BY) == self._ledger.id:
+                self._ledger.begin(self._stream, position, forget_lives=False)
                 return position
             return await self._begin(_parse_released(metadata.get(RELEASED, "")) or floor)
         if position is None and self._ledger.begun_anew and self._is_ours(metadata):
@@ -301,8 +319,10 @@ class _Session:
     def _begin_epoch(self, position: Position, info: dict[str, Any]) -> Position:
         state = info["state"]
         first = int(state["first_seq"])
+        until = max(position.stamp, position.latest, position.replay_until)
         if position.created == info["created"] and position.sequence < first <= int(state["last_seq"]) + 1:
             # Nothing is used twice here: an age limit or an operator has removed messages.
+            until = position.replay_until
             if first > position.sequence + 1:
                 self._hole(Hole("", b"", "", position.sequence + 1, first))
         elif position.sequence:
@@ -310,8 +330,10 @@ class _Session:
                 "Stream %s is not what it was: %s; reading it from its first message",
                 self._stream, self._differs(info, position) or "message %d is another one" % position.sequence,
             )  # fmt: skip
-        until = max(position.stamp, position.latest, position.replay_until)
+            if position.created != info["created"] and first > 1:
+                self._hole(Hole("", b"", "", 1, first))
         epoch = Position(str(info["created"]), 0, 0, position.latest, until)
+        # What other groups had committed was of the other numbers.
         self._ledger.begin_epoch(self._stream, epoch, self._vault.tails())
         return epoch
 
@@ -354,12 +376,13 @@ class _Session:
     async def _read(self, pull: Pull, messages: list[Msg]) -> None:
         while True:
             for msg in messages:
-                self._take(msg)
+                at = _place(msg)
+                await self._step(at)
+                self._take(msg, at)
                 if self._vault.uncommitted >= self._commit_bytes or self._vault.crowded:
                     await self._commit()
             with self._cut_back_if_full():
                 self._vault.flush()
-            self._reader.wrote()
             now = time.monotonic()
             stopping = self._shared.stopping.is_set()
             if self._commit_at is not None and (now >= self._commit_at or stopping):
@@ -367,12 +390,11 @@ class _Session:
             if stopping:
                 return
             self._trim_sometimes(now)
+            self._vault.close_idle(now)
             due = _TICK if self._commit_at is None else min(_TICK, max(0.0, self._commit_at - time.monotonic()))
             messages = await pull.messages(due)
 
-    def _take(self, msg: Msg) -> None:
-        at = _place(msg)
-        self._step(at)
+    def _take(self, msg: Msg, at: Place) -> None:
         old = at.stamp <= self._position.replay_until
         self._position = advanced(self._position, at.sequence, at.stamp)
         self._reply = msg.reply
@@ -414,15 +436,16 @@ class _Session:
             self._addresses.at(self._time.at(at.stamp))
             self._vault.append(host, self._addresses.name(source), self._addresses.period, at.stamp, data)
 
-    def _step(self, at: Place) -> None:
-        """It must be exactly the next one. A jump in the stream's numbers that is still there the second time stays."""
+    async def _step(self, at: Place) -> None:
+        """It must be exactly the next one. A jump in the stream's numbers is a hole where the broker says the same when
+        it is asked directly."""
         if at.times != 1 or at.delivery != self._delivery + 1:
             raise OutOfStep("message %d came as delivery %d, after %d" % (at.sequence, at.delivery, self._delivery))
         self._delivery = at.delivery
         expected = self._position.sequence + 1
         if self._position.sequence and at.sequence != expected:
-            if at.sequence < expected or self._reader._jump != (expected, at.sequence):
-                self._reader._jump = (expected, at.sequence)
+            there = await self._js.first_message(self._stream, expected)
+            if there is None or there[0] != at.sequence:
                 raise OutOfStep("message %d came after %d" % (at.sequence, expected - 1))
             self._hole(Hole("", b"", "", expected, at.sequence))
 
@@ -456,6 +479,7 @@ class _Session:
         self._vault.settle()
         self._intake.settle()
         self._holes.clear()
+        self._reader.wrote()
         self._commit_at = None
         self._untrimmed += size
         reader = self._reader
@@ -488,21 +512,47 @@ class _Session:
         if now - self._trimmed_at >= TRIM_INTERVAL or self._untrimmed >= self._trim_bytes:
             self._trimmed_at, self._untrimmed = now, 0
             assert reader.position is not None
-            reader._trimming = asyncio.ensure_future(self._trim(reader.position.sequence))
+            position = reader.position
+            reader._trimming = asyncio.ensure_future(self._trim(position.sequence, position.created))
 
-    async def _trim(self, committed: int) -> None:
+    async def _trim(self, committed: int, created: str) -> None:
         try:
-            await self._reader._trimmer.trim(self._js, committed)
+            await self._reader._trimmer.trim(self._js, committed, created)
         except (BrokerError, OSError) as error:
             if not isinstance(error, ConnectionLost):
                 self._reader._complain("Cannot trim stream %s: %s; trying again", self._stream, error)
 
     def _recall(self, host: str) -> list[Known]:
-        return [Known(row.life, row.next, row.aside) for row in self._ledger.lives(host)]
+        return [Known(row.life, row.next, row.aside) for row in self._ledger.lives(self._stream, host)]
 
     def _unwritten(self, host: str, path: str, size: int, error: OSError) -> None:
         self._tally.count(tally.UNWRITTEN, host, size)
         self._tally.complain("Cannot write %s: %s", path, error.strerror or str(error))
+
+
+def leave_nothing(shared: Shared, stream: str, position: Position) -> Position:
+    """Before another archive goes on with a stream: cut off what is not committed, and write what is kept aside of
+    lines that are not complete. The stream's lock is held. Raises OSError."""
+
+    def unwritten(host: str, path: str, size: int, error: OSError) -> None:
+        logger.warning("Lost %d bytes of host %s, for %s: %s", size, host, path, error.strerror)
+
+    vault = Vault(shared.root, shared.ledger, stream, unwritten, shared.descriptors)
+    with contextlib.closing(vault):
+        vault.cut_back()
+        asides = shared.ledger.asides(stream)
+        if asides:
+            addresses = Addresses(shared.settings.prefix, shared.settings.output)
+            addresses.at(position.latest)
+            for row in asides:
+                data = row.aside + b"\n"
+                vault.append(row.host, addresses.name(None), addresses.period, position.latest, data)
+            vault.flush()
+            vault.sync()
+            lives = [replace(row, aside=b"") for row in asides]
+            shared.ledger.commit(stream, Commit(position, vault.rows(), lives))
+            vault.settle()
+    return position
 
 
 def released(ledger: str, position: Position, config: dict[str, Any]) -> dict[str, Any]:

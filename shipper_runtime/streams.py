@@ -71,10 +71,11 @@ async def run(settings: FleetSettings, limits: StreamLimits, *, force: bool, dry
             _print(done, as_json)
 
 
-async def forget(settings: FleetSettings, group: str) -> None:
+async def forget(settings: FleetSettings, group: str, *, force: bool) -> None:
     """Let the streams go on without a group: its durables are deleted, and each stream says since when.
 
-    Raises SettingError, and then nothing was changed, where the group still runs, or no stream knows it.
+    Raises SettingError, and then nothing was changed, where the group still runs, or no stream knows it and it is not
+    forced: then only archives may remember it.
     """
 
     async def look(number: int) -> _Seen | None:
@@ -85,7 +86,7 @@ async def forget(settings: FleetSettings, group: str) -> None:
 
     async with _jetstream(settings) as jetstream:
         there = [seen for seen in await _concurrently(look, settings.numbers) if seen is not None]
-        problem = _not_to_be_forgotten(settings, group, there)
+        problem = _not_to_be_forgotten(settings, group, there, force)
         if problem is not None:
             raise problem
         await _concurrently(leave, there)
@@ -170,7 +171,7 @@ async def _look(jetstream: JetStream, stream: str, group: str) -> _Seen | None:
     return _Seen(stream, found["config"], durable)
 
 
-def _not_to_be_forgotten(settings: FleetSettings, group: str, there: list[_Seen]) -> SettingError | None:
+def _not_to_be_forgotten(settings: FleetSettings, group: str, there: list[_Seen], force: bool) -> SettingError | None:
     """Why a group cannot be forgotten, or None where it can be."""
     if not there:
         remedy = "there is no stream %s" % partition_stream(settings.stream, 0)
@@ -182,8 +183,15 @@ def _not_to_be_forgotten(settings: FleetSettings, group: str, there: list[_Seen]
             remedy = "it still runs, %s reads %s: stop its consumers first" % (_host(seen.durable), seen.stream)
             return SettingError("GROUP", group, remedy)
     # One that was forgotten and comes again is done again: the first time may have ended half-way.
-    if not any(seen.durable is not None or FORGOTTEN + group in (seen.config.get("metadata") or {}) for seen in there):
-        return SettingError("GROUP", group, "no stream of %s knows it: see shipper status" % settings.stream)
+    if not force and not any(
+        seen.durable is not None or FORGOTTEN + group in (seen.config.get("metadata") or {}) for seen in there
+    ):
+        return SettingError(
+            "GROUP",
+            group,
+            "no stream of %s knows it: see shipper status; if an archive's log says that it "
+            "holds a stream back, use --force" % settings.stream,
+        )
     return None
 
 

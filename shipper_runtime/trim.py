@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Callable
 
 from .jetstream import JetStream
 from .ledger import Ledger
@@ -18,6 +18,8 @@ INTERVAL = 5.0
 """Seconds between two looks, and how long a new group waits before it reads: by then everybody has seen it."""
 FORGOTTEN = "shipper-forgotten-"
 _PURGES_MOST = 4
+# What a message has beside its payload, generously.
+_MESSAGE_ROOM = 64 * 1024
 
 Floors = dict[str, tuple[int, int]]
 """For each group its floor, and when it was seen (ns)."""
@@ -51,17 +53,23 @@ def merge_floors(
     return merged
 
 
-def purge_before(state: Mapping[str, Any], max_bytes: int, floors: Iterable[int]) -> int | None:
-    """The sequence before which messages are to be purged, or None.
+def history_bytes(max_bytes: int, max_payload: int) -> int:
+    """How much of a stream may be taken by what everybody has committed: half of it, if beside that there is room for
+    the largest message."""
+    return max(0, min(max_bytes // 2, max_bytes - max_payload - _MESSAGE_ROOM))
+
+
+def purge_before(state: Mapping[str, Any], history: int, floors: Iterable[int]) -> int | None:
+    """The sequence before which messages are to be purged, or None; history is how many bytes may stay.
 
     The floor's own message is left: a reader begins with it to see that the stream is still the same. Only where it
-    alone takes more than half of the limit it goes too, or a small stream could never take another message. A floor
-    beyond the stream's end belongs to another past of the stream.
+    alone is more than may stay it goes too, or a small stream could never take a large message. A floor beyond the
+    stream's end belongs to another past of the stream.
     """
     lowest, highest = min(floors, default=0), max(floors, default=0)
     first, last, stored, messages = (int(state[key]) for key in ("first_seq", "last_seq", "bytes", "messages"))
-    excess = stored - max_bytes // 2
-    if max_bytes <= 0 or excess <= 0 or messages == 0 or highest > last:
+    excess = stored - history
+    if excess <= 0 or messages == 0 or highest > last:
         return None
     if messages == 1 and lowest >= last:
         return last + 1
@@ -76,13 +84,20 @@ class Trimmer:
         self._ledger = ledger
         self._stream = stream
         self._group = group
+        # Told which group holds the stream back though no durable shows it.
+        self.held_back: Callable[..., None] = lambda *what: None
 
-    async def trim(self, js: JetStream, committed: int) -> None:
-        """Look at the stream, and purge what is due; committed is the own group's floor. Raises BrokerError."""
+    async def trim(self, js: JetStream, committed: int, created: str) -> None:
+        """Look at the stream, and purge what is due; committed is the own group's floor in the stream that was created
+        then. Raises BrokerError and OSError."""
         remembered = self._ledger.floors(self._stream)
         for _turn in range(_PURGES_MOST):
-            consumers = await js.consumers(self._stream)
+            # A group that does not show, because its consumer's leader does not answer, must not lose its messages.
+            consumers = await js.consumers(self._stream, complete=True)
             info = await js.stream_info(self._stream)
+            max_bytes = int(info["config"].get("max_bytes", -1))
+            if info["created"] != created or max_bytes <= 0:
+                return
             now = time.time_ns()
             floors = merge_floors(remembered, consumers, info["config"].get("metadata"), now)
             floors[self._group] = (committed, now)
@@ -92,7 +107,21 @@ class Trimmer:
                 self._ledger.keep_floors(self._stream, floors)
                 remembered = floors
             levels = [floor for floor, _seen in floors.values()]
-            sequence = purge_before(info["state"], int(info["config"].get("max_bytes", -1)), levels)
+            history = history_bytes(max_bytes, js.link.max_payload)
+            sequence = purge_before(info["state"], history, levels)
             if sequence is None:
+                self._look_who_holds_back(info["state"], history, floors, durables(consumers))
                 return
             await js.purge(self._stream, sequence)
+
+    def _look_who_holds_back(
+        self, state: Mapping[str, Any], history: int, floors: Floors, visible: Mapping[str, object]
+    ) -> None:
+        lowest = min(floors, key=lambda group: floors[group][0])
+        floor, seen = floors[lowest]
+        if int(state["bytes"]) > history and lowest not in visible and lowest != self._group:
+            self.held_back(
+                "Stream %s is held back by the group %s, which has committed %d and has no durable since %s; start it "
+                "again, or `shipper forget --force %s`",
+                *(self._stream, lowest, floor, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seen // 10**9)), lowest),
+            )

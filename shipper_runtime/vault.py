@@ -14,6 +14,7 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ _GIVE_UP = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.
 # How far back from a file's end a message's bytes are looked for, and by how many of its first bytes.
 _LOOK_BACK = 64 * 1024 * 1024
 _KNOWN_BY = 64
+_PLACES_MOST = 10_000
+IDLE_CLOSED_AFTER = 60.0
 # A file that was last changed so long before a message came to the broker does not hold it; clocks differ.
 _CLOCKS_NS = 60 * 10**9
 _READ = 1024 * 1024
@@ -41,18 +44,8 @@ _syncing = ThreadPoolExecutor(_SYNC_AT_ONCE, thread_name_prefix="sync")
 
 class _File:
     __slots__ = (
-        "chunks",
-        "created",
-        "end",
-        "fd",
-        "held",
-        "host",
-        "length",
-        "matched",
-        "name",
-        "path",
-        "period",
-        "stamp",
+        *("chunks", "end", "fd", "held", "host", "length", "matched"),
+        *("name", "path", "period", "since", "stamp", "used"),
     )
 
     def __init__(self, host: str, name: bytes, period: int) -> None:
@@ -68,6 +61,8 @@ class _File:
         self.length = 0
         self.end = 0
         self.matched: int | None = None
+        self.since: int | None = None
+        self.used = 0.0
 
 
 class Vault:
@@ -88,6 +83,7 @@ class Vault:
         self._waiting: dict[bytes, _File] = {}
         self._touched: dict[bytes, _File] = {}
         self._folders: set[bytes] = set()
+        self._looked_at = 0.0
 
     @property
     def crowded(self) -> bool:
@@ -104,6 +100,7 @@ class Vault:
             file.stamp = stamp
             self._waiting[path] = file
         file.chunks.append(data)
+        file.used = time.monotonic()
         self.uncommitted += len(data)
 
     def flush(self) -> None:
@@ -116,6 +113,7 @@ class Vault:
                     row = self._take(file)
                 except OSError as error:
                     if error.errno not in _GIVE_UP:
+                        error.filename = self._root.path(file.host, file.name)
                         raise
                     self._give_up(file, error)
                     continue
@@ -140,7 +138,7 @@ class Vault:
 
     def rows(self) -> list[FileRow]:
         """What of the files is to be committed."""
-        return [FileRow(file.path, file.end, file.period, file.matched) for file in self._touched.values()]
+        return [FileRow(file.path, file.end, file.period, file.matched, file.since) for file in self._touched.values()]
 
     def settle(self) -> None:
         """It is committed: let others have the files."""
@@ -158,6 +156,14 @@ class Vault:
             if file.end > file.length:
                 with contextlib.suppress(OSError):
                     os.ftruncate(file.fd, file.length)
+
+    def close_idle(self, now: float) -> None:
+        """Close what was not written for a minute: an expired file frees its room only when nobody has it open."""
+        if now - self._looked_at >= 1.0:
+            self._looked_at = now
+            for file in [file for file in self._files.values() if now - file.used >= IDLE_CLOSED_AFTER]:
+                if not file.held and not file.chunks:
+                    self._close(file)
 
     def close(self) -> None:
         """Let go of all files. Of what is not committed nothing is known any more."""
@@ -190,7 +196,7 @@ class Vault:
                 for folder in self._folders_of(row.path):
                     _sync_folder(folder)
             matched = row.length if row.matched is None else row.matched
-            kept.append(FileRow(row.path, os.fstat(fd).st_size, row.period, matched))
+            kept.append(FileRow(row.path, os.fstat(fd).st_size, row.period, matched, row.since))
         return kept
 
     def _longer(self) -> Iterator[tuple[FileRow, int]]:
@@ -249,7 +255,7 @@ class Vault:
             elif size > row.length:
                 os.ftruncate(file.fd, row.length)
         file.length = file.end = row.length
-        file.matched = row.matched
+        file.matched, file.since = row.matched, row.since
         if known is None or row.length == 0:
             # Nothing of it is known to be committed, so its folders may not have been synced either, whoever made it.
             self._folders.update(self._folders_of(file.path))
@@ -270,33 +276,41 @@ class Vault:
     def _compare(self, file: _File, data: bytes) -> bytes:
         """What of data is not in the file already, behind what was found before."""
         if file.matched == -1:
-            file.matched = self._find(file, data)
+            file.matched = file.since = self._find(file, b"".join(file.chunks))
         if file.matched is None:
             return data
         there = os.pread(file.fd, min(len(data), file.end - file.matched), file.matched)
         if data.startswith(there):
             file.matched += len(there)
             if file.matched == file.end:
-                file.matched = None
+                file.matched = file.since = None
             return data[len(there) :]
+        if file.since is not None:
+            # It only looked like it: what was taken for the same stood there before, and has to be written.
+            data = b"".join(_read(file.fd, file.since, file.matched)) + data
         self._end_at_a_line(file, file.matched)
         return data
 
     def _find(self, file: _File, data: bytes) -> int | None:
-        """Where in the file data, or what was written of it, begins; the last such place."""
+        """Where a line of the file begins from which on it holds data, or to its end a part of it; the last such
+        place."""
         begin = max(0, file.end - _LOOK_BACK)
         content = b"".join(_read(file.fd, begin, file.end))
-        at = content.rfind(data)
-        if at < 0:
-            at = content.rfind(data[:_KNOWN_BY])
-            if at >= 0 and not data.startswith(content[at:]):
-                at = -1
-        return begin + at if at >= 0 else None
+        at = len(content)
+        for _turn in range(_PLACES_MOST):
+            at = content.rfind(data[:_KNOWN_BY], 0, at + min(len(data), _KNOWN_BY) - 1)
+            if at < 0:
+                break
+            there = content[at : at + len(data)]
+            if data.startswith(there) and (begin + at == 0 or content[at - 1 : at] == b"\n"):
+                return begin + at
+        tail = content[content.rfind(b"\n") + 1 :]
+        return file.end - len(tail) if tail and data.startswith(tail) else None
 
     def _end_at_a_line(self, file: _File, least: int) -> None:
         """What follows is something else: no torn line may stand before it, and a crash must leave nothing of what
         follows in its place."""
-        file.matched = None
+        file.matched = file.since = None
         content = b"".join(_read(file.fd, least, file.end))
         known = self._ledger.file(file.path)
         if content and not content.endswith(b"\n") and known is not None:
@@ -354,7 +368,8 @@ def _sync_folder(path: bytes) -> None:
 
 
 def _sync_path(path: bytes) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    # Names were looked up without following links; the root may be one, by the operator's choice.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

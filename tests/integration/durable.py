@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from shipper_runtime.broker import connected, inbox_prefix
+from shipper_runtime.errors import ApiError
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.settings import broker_settings
 from tests.support import NatsServer, Shipper, archived, run_shipper, wait_for
@@ -118,8 +120,10 @@ class DurableFleet:
         """Wait until the group has committed all that the stream has, and the broker knows."""
 
         def settled() -> bool:
-            info = self.ask(lambda js: js.consumer_info(STREAM, group))
-            return not info["num_pending"] and not info["num_ack_pending"]
+            with contextlib.suppress(ApiError):
+                info = self.ask(lambda js: js.consumer_info(STREAM, group))
+                return not info["num_pending"] and not info["num_ack_pending"]
+            return False
 
         wait_for(settled, 20, "%s has not committed all" % group)
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -391,6 +392,134 @@ def test_a_message_that_the_server_calls_a_duplicate_without_having_it_is_sent_w
         fleet.ask(answer)
         first, second, third = ids
         assert second == first + "#1" and third == first + "#2"
+
+
+def test_many_gaps_in_a_stream_are_recorded_and_stop_nobody(fleet: DurableFleet) -> None:
+    fleet.publish(*(b"line %d" % number for number in range(1, 21)))
+
+    async def take_out(js: JetStream) -> None:
+        for sequence in (3, 4, 8, 15, 19):
+            await js._ask("STREAM.MSG.DELETE." + STREAM, {"seq": sequence})
+
+    fleet.ask(take_out)
+    left = [number for number in range(1, 21) if number not in (3, 4, 8, 15, 19)]
+    with fleet.consumer() as consumer:
+        fleet.expect(b"".join(b"line %d\n" % number for number in left))
+        assert consumer.stop() == 0
+        assert "Missing messages 3 to 4 of stream logs-p0" in consumer.log
+        assert "Missing messages 19 to 19 of stream logs-p0" in consumer.log
+
+
+def test_a_subject_that_is_no_text_stops_nobody(fleet: DurableFleet) -> None:
+    with fleet.consumer() as consumer:
+        with socket.create_connection(("127.0.0.1", fleet.server.port)) as plain:
+            plain.sendall(b"CONNECT {}\r\nPUB shipper.p0.\xff\xfe 3\r\nbad\r\nPING\r\n")
+            wait_for(lambda: int(fleet.state()["messages"]) == 1)
+        fleet.publish(b"good")
+        fleet.expect(b"good\n")
+        fleet.settle()
+        assert consumer.stop() == 0
+        assert "Rejected 1 messages: bad host" in consumer.log
+
+
+def test_an_archives_root_may_be_a_symbolic_link(fleet: DurableFleet) -> None:
+    (fleet.folder / "real").mkdir()
+    fleet.directory().symlink_to(fleet.folder / "real")
+    with fleet.consumer() as consumer:
+        fleet.publish(b"line")
+        fleet.expect(b"line\n")
+        fleet.settle()
+        assert consumer.stop() == 0
+
+
+def test_a_line_as_long_as_a_message_may_be_fits_into_a_small_stream(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, max_bytes="2MiB") as fleet, fleet.producer(), fleet.consumer():
+        written = fleet.write(300, "short")
+        fleet.expect(written)
+        for number in range(4):
+            line = b"%d" % number * 1_040_000 + b"\n"
+            with fleet.log.open("ab") as log:
+                log.write(line)
+            written += line
+        fleet.expect(written, seconds=60)
+
+
+def test_a_group_that_only_an_archive_remembers_is_named_and_can_be_forgotten(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
+        producer, a, b = fleet.producer(), fleet.consumer(group="a"), fleet.consumer(group="b")
+        with producer, a, b:
+            written = fleet.write(100, "both")
+            fleet.expect(written, "a")
+            fleet.expect(written, "b", 40)
+            time.sleep(6)  # until a has looked at who reads the stream
+            assert b.stop() == 0
+            fleet.ask(lambda js: js.delete_consumer(STREAM, "b"))
+            written += fleet.write(60_000, "b is no more")
+            a.wait_for_log("Stream logs-p0 is held back by the group b", 60)
+            refused = run_shipper("forget", "b", env=fleet.common)
+            assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+            assert run_shipper("forget", "--force", "b", env=fleet.common).returncode == 0
+            fleet.expect(written, "a", 60)
+
+
+def test_a_stream_made_anew_while_a_group_is_away_keeps_everything_for_it(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
+        a, b = fleet.consumer(group="a"), fleet.consumer(group="b")
+        with a, b:
+            fleet.publish(*(b"old %d" % number for number in range(50)))
+            fleet.settle("a")
+            fleet.settle("b")
+            time.sleep(6)  # until a has looked at who reads the stream
+            assert b.stop() == 0
+            fleet.ask(lambda js: js._ask("STREAM.DELETE." + STREAM, {}))
+            fleet.make_streams()
+            lines = [b"new %d %s" % (number, b"x" * 5000) for number in range(180)]
+            fleet.publish(*lines)
+            time.sleep(6)
+            assert int(fleet.state()["first_seq"]) == 1
+            b.start()
+            old = b"".join(b"old %d\n" % number for number in range(50))
+            fleet.expect(old + b"".join(line + b"\n" for line in lines), "b", 40)
+
+
+def test_lines_that_an_older_archive_has_too_are_not_taken_for_its_own(fleet: DurableFleet) -> None:
+    folder = fleet.directory() / HOST
+    folder.mkdir(parents=True)
+    there = b"start\njob 10\nheartbeat ok\nend\n"
+    (folder / ("plain-%d" % time.gmtime().tm_year)).write_bytes(there)
+    with fleet.consumer() as consumer:
+        fleet.publish(b"0", b"heartbeat ok", b"next")
+        fleet.expect(there + b"0\nheartbeat ok\nnext\n")
+        assert consumer.stop() == 0
+
+
+def test_a_line_that_is_not_complete_is_not_lost_when_its_partition_moves(fleet: DurableFleet) -> None:
+    span = Span(b"/var/log/app.log", LIFE, 0, 4, 0, "0" * 32, "more")
+    with fleet.consumer(SHIPPER_OUTPUT="all-%Y") as first:
+        fleet.publish(b"tail", headers=encode(HOST, span))
+        fleet.settle()
+        assert first.stop() == 0
+    with fleet.consumer(SHIPPER_OUTPUT="all-%Y", SHIPPER_READ_PARTITIONS="7"):
+        fleet.expect(b"tail\n", seconds=60)
+
+
+def test_many_partitions_with_a_backlog_are_read_without_being_cut_off(fleet: DurableFleet) -> None:
+    env = {**fleet.common, "SHIPPER_STREAM": "many", "SHIPPER_SUBJECT": "many", "SHIPPER_PARTITIONS": "64"}
+    made = run_shipper("streams", env={**env, "SHIPPER_STREAM_MAX_BYTES": "8MiB"})
+    assert made.returncode == 0, made.stderr
+
+    async def fill(js: JetStream) -> None:
+        for number in range(64):
+            for _turn in range(4):
+                await js.publish("many.p%d.web%d" % (number, number), b"x" * 520_000, {}, "many-p%d" % number)
+
+    fleet.ask(fill)
+    with fleet.consumer(**env, SHIPPER_READ_PARTITIONS="0-63") as consumer:
+        root = fleet.directory()
+        wait_for(lambda: len(list(root.glob("web*/plain-*"))) == 64, 60)
+        wait_for(lambda: all(path.stat().st_size == 4 * 520_001 for path in root.glob("web*/plain-*")), 60)
+        assert consumer.stop() == 0
+        assert "Disconnected" not in consumer.log
 
 
 def test_plain_messages_can_be_refused(fleet: DurableFleet) -> None:

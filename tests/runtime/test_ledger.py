@@ -56,7 +56,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> 
         assert ledger.position(STREAM) == position
         assert ledger.file(row.path) == (STREAM, row)
         assert ledger.files_of(STREAM) == [row]
-        assert ledger.lives("web1") == [life]
+        assert ledger.lives(STREAM, "web1") == [life]
         assert ledger.holes(STREAM) == [hole]
         assert ledger.streams() == [STREAM]
 
@@ -64,7 +64,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path: Path) -> 
 def test_of_what_was_never_read_nothing_is_known(ledger: Ledger) -> None:
     assert ledger.position(STREAM) is None
     assert (ledger.streams(), ledger.files_of(STREAM), ledger.file(b"web1/log")) == ([], [], None)
-    assert (ledger.lives("web1"), ledger.holes(STREAM), ledger.floors(STREAM)) == ([], [], {})
+    assert (ledger.lives(STREAM, "web1"), ledger.holes(STREAM), ledger.floors(STREAM)) == ([], [], {})
 
 
 def test_a_commit_of_a_file_that_another_stream_owns_makes_nothing_true(ledger: Ledger) -> None:
@@ -84,7 +84,7 @@ def test_a_commit_of_a_file_that_another_stream_owns_makes_nothing_true(ledger: 
     assert ledger.position(STREAM) == Position("2024", 1)
     assert ledger.file(b"web1/a") == (STREAM, FileRow(b"web1/a", 0, 0))
     assert ledger.file(b"web1/b") == (OTHER, FileRow(b"web1/b", 0, 0))
-    assert ledger.lives("web1") == [LifeRow("web1", LIFE, 5)]
+    assert ledger.lives(STREAM, "web1") == [LifeRow("web1", LIFE, 5)]
     assert ledger.holes(STREAM) == []
 
 
@@ -116,7 +116,7 @@ def test_two_workers_see_each_others_commits_at_once(tmp_path: Path) -> None:
         two.commit(OTHER, Commit(Position("2024", 5), [FileRow(b"web1/a", 9, 0)], [LifeRow("web1", LIFE, 9)]))
         assert one.file(b"web1/a") == (OTHER, FileRow(b"web1/a", 9, 0))
         assert one.position(OTHER) == Position("2024", 5)
-        assert one.lives("web1") == [LifeRow("web1", LIFE, 9)]
+        assert one.lives(OTHER, "web1") == [LifeRow("web1", LIFE, 9)]
 
 
 def test_workers_that_start_in_the_same_moment_have_one_ledger(tmp_path: Path) -> None:
@@ -189,9 +189,10 @@ def test_to_begin_keeps_floors_and_forgets_lives_only_if_told_so(ledger: Ledger)
     ledger.keep_floors(STREAM, {"archive": (1, 10)})
     ledger.begin(STREAM, Position("2024", 9, 90), forget_lives=False)
     assert ledger.position(STREAM) == Position("2024", 9, 90)
-    assert ledger.lives("web1") == [mine, others]
+    assert ledger.lives(STREAM, "web1") == [mine]
     ledger.begin(STREAM, Position("2024", 10), forget_lives=True)
-    assert ledger.lives("web1") == [others]
+    assert ledger.lives(STREAM, "web1") == []
+    assert ledger.lives(OTHER, "web1") == [others]
     assert ledger.floors(STREAM) == {"archive": (1, 10)}
 
 
@@ -199,11 +200,14 @@ def test_an_epoch_keeps_what_files_hold_and_the_lives(ledger: Ledger) -> None:
     ledger.enter(STREAM, [FileRow(b"web1/a", 0, 0), FileRow(b"web1/b", 0, 0)])
     ledger.commit(STREAM, Commit(Position("2024", 5, 50), [FileRow(b"web1/a", 10, 0)], [LifeRow("web1", LIFE, 10)]))
     epoch = Position("2025", 0, 0, 50, 50)
+    ledger.keep_floors(STREAM, {"other": (4, 10)})
     ledger.begin_epoch(STREAM, epoch, [FileRow(b"web1/a", 17, 0, 10)])
     assert ledger.position(STREAM) == epoch
+    # What another group had committed was of other numbers: it may need all of these.
+    assert ledger.floors(STREAM) == {"other": (0, 10)}
     assert ledger.file(b"web1/a") == (STREAM, FileRow(b"web1/a", 17, 0, 10))
     assert ledger.file(b"web1/b") == (STREAM, FileRow(b"web1/b", 0, 0))
-    assert ledger.lives("web1") == [LifeRow("web1", LIFE, 10)]
+    assert ledger.lives(STREAM, "web1") == [LifeRow("web1", LIFE, 10)]
 
 
 def test_an_epoch_does_not_take_back_a_file_that_another_partition_has_taken_over(ledger: Ledger) -> None:
@@ -220,14 +224,16 @@ def test_an_epoch_does_not_bring_back_a_file_that_was_forgotten(ledger: Ledger) 
     assert ledger.files_of(STREAM) == []
 
 
-def test_a_released_stream_is_not_this_archives_any_more_and_others_are(ledger: Ledger) -> None:
+def test_a_released_stream_is_not_this_archives_any_more_until_it_is_begun_again(ledger: Ledger) -> None:
     for stream in (STREAM, OTHER):
         ledger.begin(stream, START, forget_lives=False)
         ledger.keep_floors(stream, {"archive": (3, 10)})
     ledger.release(STREAM)
     assert ledger.streams() == [OTHER]
-    assert ledger.position(STREAM) is None
-    assert ledger.floors(STREAM) == {}
+    # Should nobody else have taken it, it goes on here with all that is known of it.
+    assert ledger.position(STREAM) == START
+    ledger.begin(STREAM, START, forget_lives=False)
+    assert ledger.streams() == [STREAM, OTHER]
     assert ledger.floors(OTHER) == {"archive": (3, 10)}
 
 
@@ -252,9 +258,9 @@ def test_holes_are_kept_in_order_and_by_stream(ledger: Ledger) -> None:
 def test_lives_come_in_the_order_in_which_they_were_last_used(ledger: Ledger) -> None:
     for life in "abca":
         ledger.commit(STREAM, Commit(Position("2024", 1), lives=[LifeRow("web1", life * 32, 1)]))
-    assert [row.life[0] for row in ledger.lives("web1")] == ["b", "c", "a"]
+    assert [row.life[0] for row in ledger.lives(STREAM, "web1")] == ["b", "c", "a"]
     ledger.commit(STREAM, Commit(Position("2024", 2), forgotten=[("web1", "c" * 32)]))
-    assert [row.life[0] for row in ledger.lives("web1")] == ["b", "a"]
+    assert [row.life[0] for row in ledger.lives(STREAM, "web1")] == ["b", "a"]
 
 
 def test_cleaning_forgets_files_that_are_gone_and_too_old_and_nothing_else(tmp_path: Path, ledger: Ledger) -> None:
@@ -266,7 +272,7 @@ def test_cleaning_forgets_files_that_are_gone_and_too_old_and_nothing_else(tmp_p
     ledger.clean(100)
     assert {row.path for row in ledger.files_of(STREAM)} == {b"web1/old", b"web1/fresh"}
     assert ledger.position(STREAM) == Position("2024", 1)
-    assert ledger.lives("web1") == [LifeRow("web1", LIFE, 5)]
+    assert ledger.lives(STREAM, "web1") == [LifeRow("web1", LIFE, 5)]
 
 
 def test_cleaning_keeps_the_newest_holes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,10 +286,10 @@ def test_cleaning_keeps_the_newest_holes(ledger: Ledger, monkeypatch: pytest.Mon
 def test_cleaning_forgets_lives_that_nothing_came_of_for_long(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.commit(STREAM, Commit(Position("2024", 1), lives=[LifeRow("web1", LIFE, 5)]))
     ledger.clean(0)
-    assert len(ledger.lives("web1")) == 1
+    assert len(ledger.lives(STREAM, "web1")) == 1
     monkeypatch.setattr(ledger_module, "_LIFE_KEPT_SECONDS", -1)
     ledger.clean(0)
-    assert ledger.lives("web1") == []
+    assert ledger.lives(STREAM, "web1") == []
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -418,6 +424,6 @@ def test_what_was_committed_survives_kill_9_in_the_middle_of_commits_and_is_whol
             # A commit may have been made and not printed any more.
             assert last - numbers[-1] in (0, 1)
             assert {row.length for row in ledger.files_of(STREAM)} == {last}
-            assert {(row.next, len(row.aside)) for row in ledger.lives("web1")} == {(last, last)}
+            assert {(row.next, len(row.aside)) for row in ledger.lives(STREAM, "web1")} == {(last, last)}
     with contextlib.closing(sqlite3.connect(file_of(tmp_path))) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
