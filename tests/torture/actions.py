@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import os
@@ -13,10 +12,12 @@ import time
 from collections import Counter
 from typing import Callable
 
-from .ask import ask
-from .schedule import GROUPS, SERVER, Action, Round, holds
+from tests.support import wait_for
+
+from .schedule import SERVER, Action, Round, holds
 from .world import STOP_SECONDS, PromiseBroken, World
 
+COMMIT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 _MIB = 1024 * 1024
 
@@ -66,10 +67,12 @@ class Director:
     def rewind(self, what: str) -> None:
         """Between rounds, while nothing is under way: save a copy of the server's store, or put that copy back."""
         saved = self._world.folder / "store.saved"
-        if what == "restore" and not (saved.exists() and self._all_committed()):
+        if what == "restore":
+            if not saved.exists():
+                return
             # What an archive has written and not committed is cut off again, for the stream should have it: bytes that
             # the server loses before that commit are the loss of a server that is excluded from the promise.
-            return
+            self.await_commit()
         self.say("%s the server's store" % what)
         self._world.server.kill()
         if what == "save":
@@ -81,19 +84,12 @@ class Director:
             self.counts["rewinds"] += 1
         self._world.server.start()
 
-    def _all_committed(self, seconds: float = 5.0) -> bool:
-        """Whether both groups come to have committed all that the streams have."""
-        deadline = time.monotonic() + seconds
-        asked = [(group, number) for group in GROUPS for number in range(self._world.fleet.partitions)]
-        while asked and time.monotonic() < deadline:
-            group, number = asked[-1]
-            with contextlib.suppress(OSError):
-                info = ask(self._world.server.port, "$JS.API.CONSUMER.INFO.%s.%s" % (self._world.stream(number), group))
-                if not info.get("num_pending", 1) and not info.get("num_ack_pending", 1):
-                    asked.pop()
-                    continue
-            time.sleep(_POLL_SECONDS)
-        return not asked
+    def await_commit(self) -> None:
+        """Wait until what is archived is committed too. Raises PromiseBroken where that takes too long."""
+        try:
+            wait_for(self._world.committed, COMMIT_SECONDS)
+        except AssertionError:
+            raise PromiseBroken("what is archived is not committed after %g s" % COMMIT_SECONDS) from None
 
     def _at(self, when: float, step: Callable[[], None]) -> None:
         heapq.heappush(self._steps, (when, next(self._numbers), step))

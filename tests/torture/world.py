@@ -313,6 +313,17 @@ class World:
         answer = ask(self.server.port, "$JS.API.CONSUMER.NAMES.%s" % self.stream(partition))
         return list(answer.get("consumers") or [])
 
+    def committed(self) -> bool:
+        """Whether the groups have acknowledged all that the streams have."""
+        with contextlib.suppress(OSError):
+            for number in range(self.fleet.partitions):
+                for group in GROUPS:
+                    info = ask(self.server.port, "$JS.API.CONSUMER.INFO.%s.%s" % (self.stream(number), group))
+                    if info.get("num_pending", 1) or info.get("num_ack_pending", 1):
+                        return False
+            return True
+        return False
+
     def forget(self, group: str, partition: int) -> bool:
         """Delete a group's durable; whether there was one."""
         try:
