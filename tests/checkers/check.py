@@ -5,9 +5,9 @@
     python3 tests/checkers/check.py lint unit   those of some groups: lint, unit, integration, torture, collection,
                                                 ansible-test
 
-Three lanes run beside each other: what is about Python, what is about the newest one, and what is about Ansible. A check's
-output is kept below .cache/reports and shown when it failed; nothing is written outside .venv, .venvs and .cache. The last
-line is "N passed, N failed", tests and linters added up; the exit code is 1 when anything failed.
+Three lanes run beside each other: what is about Python, about the newest one, and about Ansible. A check's
+output is kept below .cache/reports and shown when it failed; nothing is written outside .venv, .venvs and .cache. The
+last line is "N passed, N failed", tests and linters added up; the exit code is 1 when anything failed.
 """
 
 from __future__ import annotations
