@@ -86,7 +86,7 @@ class JetStream:
         body = _body(answer)
         try:
             return Ack(str(body["stream"]), int(body.get("seq", 0)), bool(body.get("duplicate", False)))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise NoAnswer("an answer that is no acknowledgement: %r" % answer.data[:100]) from None
 
     async def account_info(self) -> dict[str, Any]:
@@ -193,13 +193,16 @@ class JetStream:
 def _body(answer: Msg) -> dict[str, Any]:
     try:
         body = json.loads(answer.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise NoAnswer("an answer that is no JSON: %r" % answer.data[:100])
     error = body.get("error")
     if error:
-        raise ApiError(error.get("code", 0), error.get("err_code", 0), error.get("description", "no reason given"))
+        # Whoever subscribes to the subject of a publish can answer it: nothing here may be taken on trust.
+        said = error if isinstance(error, dict) else {}
+        code, err_code = (_number(str(said.get(key))) for key in ("code", "err_code"))
+        raise ApiError(code, err_code, str(said.get("description", "no reason given")))
     return body
 
 
@@ -231,10 +234,13 @@ def nanoseconds(stamp: str) -> int:
     if match is None:
         raise NoAnswer("a time that is none: %r" % stamp[:50])
     seconds, fraction, zone = match.groups()
-    moment = datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
+    try:
+        moment = datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
+    except ValueError:
+        raise NoAnswer("a time that is none: %r" % stamp) from None
     whole = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
     return (whole.days * 86400 + whole.seconds) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
