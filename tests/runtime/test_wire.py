@@ -38,6 +38,20 @@ def test_an_id_names_host_life_begin_and_end() -> None:
     assert encode("web1", GOOD)["Nats-Msg-Id"] == "web1:%s:10:15" % LIFE
 
 
+@given(spans, st.integers(1, 10**6))
+def test_a_fresh_id_is_another_id_of_the_same_bytes(span: Span, fresh: int) -> None:
+    plain, again = encode("web1", span), encode("web1", span, fresh)
+    assert again["Nats-Msg-Id"] == "%s#%d" % (plain["Nats-Msg-Id"], fresh)
+    assert {**again, "Nats-Msg-Id": ""} == {**plain, "Nats-Msg-Id": ""}
+    assert decode(again, span.end - span.begin - (span.partial is None)) == span
+
+
+def test_ids_of_different_bytes_and_fresh_ids_are_all_different() -> None:
+    cases = [(Span(b"/a", LIFE, begin, end, 0, HEAD), n) for begin in (0, 1) for end in (11, 12) for n in (0, 1, 2, 11)]
+    ids = {encode("web1", span, fresh)["Nats-Msg-Id"] for span, fresh in cases}
+    assert len(ids) == len(cases)
+
+
 @pytest.mark.parametrize("headers", [None, {}, {"Nats-Msg-Id": "x", "Traceparent": "y"}])
 def test_a_message_without_our_headers_is_plain(headers: dict[str, str] | None) -> None:
     assert decode(headers, 4) is None
