@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipper_runtime import intake
-from shipper_runtime.intake import Intake, SteadyTime, Taken
+from shipper_runtime.intake import Intake, Known, SteadyTime, Taken
 from shipper_runtime.wire import FINISHED, MORE, Span
 
 LIFE = "0" * 32
@@ -125,6 +125,94 @@ def test_time_does_not_run_backwards_unless_by_more_than_an_hour() -> None:
     assert seconds == [7200, 7200, 7201, 7201, 3600, 3601]
 
 
+ONE, TWO = "1" * 32, "2" * 32
+
+
+class Memory:
+    """What is remembered elsewhere of hosts' lives; asked keeps the hosts that were asked for."""
+
+    def __init__(self, **hosts: list[Known]) -> None:
+        self.hosts = hosts
+        self.asked: list[str] = []
+
+    def recall(self, host: str) -> list[Known]:
+        self.asked.append(host)
+        return self.hosts.get(host, [])
+
+    def commit(self, plan: Intake) -> None:
+        """As the ledger does it: what was used last stands last."""
+        kept, gone = plan.changes()
+        for host, known in kept:
+            self.hosts[host] = [each for each in self.hosts.get(host, []) if each.life != known.life] + [known]
+        for host, life in gone:
+            self.hosts[host] = [each for each in self.hosts.get(host, []) if each.life != life]
+        plan.settle()
+
+
+def test_what_is_remembered_of_a_host_is_asked_for_once_and_goes_on_where_it_was_left() -> None:
+    memory = Memory(h=[Known(LIFE, 4, b""), Known(ONE, 10, b"abc")])
+    plan = Intake(whole_lines=True, recall=memory.recall)
+    assert plan.take("h", span(0, 4), b"xyz").repeated == 4
+    assert plan.take("h", span(2, 6), b"z\na") == Taken(b"a\n", repeated=2)
+    assert plan.take("h", span(10, 12, life=ONE), b"d") == Taken(b"abcd\n")
+    assert plan.take("h", span(20, 22, life=TWO), b"e") == Taken(b"e\n")
+    assert memory.asked == ["h"]
+
+
+def test_what_changed_is_told_until_it_is_remembered_and_what_did_not_is_not() -> None:
+    plan = Intake(whole_lines=True, recall=Memory(h=[Known(LIFE, 4, b"")]).recall)
+    assert plan.changes() == ([], [])
+    plan.take("h", span(0, 4), b"xyz")
+    assert plan.changes() == ([], [])
+    plan.take("h", span(4, 6), b"a")
+    plan.take("h", span(0, 3, MORE, life=ONE), b"abc")
+    plan.take("h", span(6, 8), b"b")
+    expected = [("h", Known(LIFE, 8, b"")), ("h", Known(ONE, 3, b"abc"))]
+    assert plan.changes() == (expected, [])
+    assert plan.changes() == (expected, [])
+    plan.settle()
+    assert plan.changes() == ([], [])
+    plan.take("h", span(3, 5, life=ONE), b"d")
+    assert plan.changes() == ([("h", Known(ONE, 5, b""))], [])
+
+
+def test_a_life_that_had_to_go_is_told_as_forgotten_and_nothing_kept_aside_is_lost() -> None:
+    memory = Memory(h=[Known(ONE, 3, b"abc"), Known(TWO, 5, b"")])
+    plan = Intake(whole_lines=True, lives=2, recall=memory.recall)
+    assert plan.take("h", span(0, 2), b"x") == Taken(b"abc\nx\n")
+    assert plan.changes() == ([("h", Known(LIFE, 2, b""))], [("h", ONE)])
+    memory.commit(plan)
+    assert memory.hosts == {"h": [Known(TWO, 5, b""), Known(LIFE, 2, b"")]}
+
+
+def test_a_life_that_went_and_came_back_before_it_was_remembered_is_told_as_it_is() -> None:
+    memory = Memory(h=[Known(ONE, 3, b"")])
+    plan = Intake(whole_lines=False, lives=1, recall=memory.recall)
+    plan.take("h", span(0, 2), b"x")
+    plan.take("h", span(3, 5, life=ONE), b"y")
+    memory.commit(plan)
+    assert memory.hosts == {"h": [Known(ONE, 5, b"")]}
+
+
+def test_hosts_with_changes_that_are_not_remembered_stay_however_many_they_are() -> None:
+    memory = Memory()
+    plan = Intake(whole_lines=True, hosts=1, recall=memory.recall)
+    for host in "abc":
+        plan.take(host, span(0, 3, MORE), b"abc")
+    for host in "abc":
+        assert plan.take(host, span(0, 3, MORE), b"abc").repeated == 3
+    assert memory.asked == ["a", "b", "c"]
+    memory.commit(plan)
+    for host in "abc":
+        assert plan.take(host, span(3, 5), b"d") == Taken(b"abcd\n")
+
+
+def test_without_a_memory_nothing_is_told() -> None:
+    plan = Intake(whole_lines=False)
+    plan.take("h", span(0, 2), b"x")
+    assert plan.changes() == ([], [])
+
+
 contents = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\0", b"\r\n", b"\xff"]), min_size=1, max_size=40).map(
     b"".join
 )
@@ -159,6 +247,30 @@ def test_whatever_is_sent_again_each_byte_is_written_once_and_in_order(delivery:
     assert written == completed
     assert sum(one.repeated for one in taken) == sum(end - begin for begin, end in spans) - len(content)
     assert not any(one.missing for one in taken)
+
+
+@given(deliveries, st.booleans(), st.lists(st.sampled_from(["commit", "crash", "another host", ""]), max_size=14))
+def test_from_what_is_remembered_each_byte_is_written_once_whenever_it_is_begun_again(
+    delivery: Delivery, whole_lines: bool, events: list[str]
+) -> None:
+    content, spans = delivery
+    memory = Memory()
+    plan = Intake(whole_lines=whole_lines, hosts=1, recall=memory.recall)
+    committed, written, position, at = b"", b"", 0, 0
+    while position < len(spans):
+        written += plan.take("h", *message(content, *spans[position])).data
+        position += 1
+        event = events.pop(0) if events else ""
+        if event == "another host":
+            plan.take("other", span(0, 2), b"x")
+        elif event == "commit":
+            memory.commit(plan)
+            committed, at = written, position
+        elif event == "crash":
+            plan = Intake(whole_lines=whole_lines, hosts=1, recall=memory.recall)
+            written, position = committed, at
+    written += b"".join(data for host, data in plan.leave() if host == "h")
+    assert written == (content if content.endswith(b"\n") or not whole_lines else content + b"\n")
 
 
 @given(st.lists(deliveries, min_size=2, max_size=3), st.randoms(use_true_random=False))
