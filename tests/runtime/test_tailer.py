@@ -652,6 +652,30 @@ def test_a_compressed_file_with_the_inode_of_an_empty_one_is_not_read_again(tmp_
     assert drive.run().of(log) == lines("a", 3) + lines("b", 3)
 
 
+@pytest.mark.parametrize("names", [("a.log", "b.log"), ("b.log", "a.log")])
+def test_a_file_with_the_inode_of_another_paths_deleted_file_is_not_read_again(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    deleted, kept = (tmp_path / name for name in names)
+    drive = Drive(tmp_path, tmp_path / "a.log", tmp_path / "b.log")
+    for log in (deleted, kept):
+        append(log, lines("first of %s" % log.name, 30))
+    drive.run()
+    for log in (deleted, kept):
+        rename(log)
+        append(log, lines("second of %s" % log.name, 30))
+    drive.run(10)
+    drive.stop()
+    old = deleted.with_name(deleted.name + ".1")
+    inode = old.stat().st_ino
+    old.unlink()
+    give_inode(drive, inode, kept.with_name(kept.name + ".1"))
+    drive.begin()
+    archive = drive.run(10)
+    for log in (deleted, kept):
+        assert archive.of(log) == lines("first of %s" % log.name, 30) + lines("second of %s" % log.name, 30)
+
+
 def test_a_copy_with_the_inode_of_a_finished_empty_file_keeps_its_place(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     append(log, b"")
