@@ -25,7 +25,7 @@ class Delivery(Protocol):
 
     async def deliver(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """The message's sequence in the stream, 0 without one. Raises BrokerError's kinds."""
-        ...
+        raise NotImplementedError
 
 
 class CoreDelivery:

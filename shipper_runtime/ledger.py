@@ -133,7 +133,9 @@ class Ledger:
             with self._creating():
                 self._database = self._open(directory)
             # Who reads does not wait for who commits.
-            self._reading = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._reading = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as error:
             if _may_pass(error):
                 raise OSError(errno.ENOSPC, str(error)) from None
@@ -153,7 +155,7 @@ class Ledger:
             os.close(fd)
 
     def _open(self, directory: str) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")

@@ -23,10 +23,20 @@ logger = logging.getLogger(__name__)
 _LOOK_LEAST, _LOOK_MOST = 5.0, 300.0
 """How often a finished file without a descriptor is looked at, for late bytes."""
 _GONE_MOST = 4
+_LOOKS_MOST = 10
 """Finished lives without a file that are remembered, to recognise what was made of them."""
 _TIME_SLACK_NS = 2_000_000_000
 _TICK_NS = 20_000_000
 """Time stamps of files may lie so far behind the clock."""
+
+
+class _MovedOn(Exception):
+    """Files were renamed or copied while they were looked at: look again."""
+
+
+def _names(own: Sibling | None, family: list[Sibling]) -> list[tuple[bytes, Key, int]]:
+    """Who is where, and how long those are that are not written to any more."""
+    return [(each.path, each.key, each.size) for each in family] + ([(own.path, own.key, 0)] if own else [])
 
 
 class Shared:
@@ -66,6 +76,8 @@ class Lineage:
         self._bound = bound
         # Siblings that may be copies in the making, and since when they look as they do.
         self._copies: dict[tuple[Key, int, int], float] = {}
+        # What update() has seen, while it may look again.
+        self._seen: tuple[Sibling | None, list[Sibling]] | None = None
         for life in [life for life in self.lives if life.record.finished and life.unknown]:
             # Empty to the end: while the program was not running, any file may have been given its inode.
             self.forget(life)
@@ -110,7 +122,14 @@ class Lineage:
         False if the path's own life is not to be begun yet: others were queued before it, or there may be one: what
         may be a copy of it that is being made will soon show what it is.
         """
-        own, family = self._shared.folders.snapshot(self.path)
+        for _turn in range(_LOOKS_MOST):
+            self._seen = self._shared.folders.snapshot(self.path)
+            with contextlib.suppress(_MovedOn):
+                return self._update(*self._seen, now)
+        self._seen = None
+        return self._update(*self._shared.folders.snapshot(self.path), now)
+
+    def _update(self, own: Sibling | None, family: list[Sibling], now: float) -> bool:
         truncated = self._settle_all(own, family)
         for life in self.lives:
             life.learn_head()
@@ -265,6 +284,9 @@ class Lineage:
             return True
         if own is None and not cut_away:
             return False
+        if self._seen is not None and _names(*self._seen) != _names(*self._shared.folders.snapshot(self.path)):
+            # What was looked for has another name by now: to lose it would have it sent again when it is found.
+            raise _MovedOn
         self._lose(life, family, cut_away or (own is not None and own.key == life.key))
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import re
 import socket
 from collections.abc import Mapping
@@ -208,7 +209,8 @@ def _remedy(error: Exception) -> str:
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
         return "another program listens there; use another port, a different one for each worker"
-    if number == errno.EADDRNOTAVAIL:
+    # Newer Pythons pass such an address over, and then say that none is left.
+    if number == errno.EADDRNOTAVAIL or "could not bind on any address" in str(error):
         return "this machine does not have that address; use one of its own, such as 127.0.0.1"
     if number in (errno.EACCES, errno.EPERM):
         return "this user may not listen there; use a port above 1023"
@@ -224,7 +226,7 @@ def _quoted(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    if value != value:
+    if math.isnan(value):
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "+Inf" if value > 0 else "-Inf"

@@ -279,7 +279,8 @@ def find_copy(record: Record, candidates: list[Sibling]) -> tuple[Sibling, AnyFi
     for sibling in candidates:
         # bzip2 and others keep times to the second only.
         seen = record.mtime if sibling.mtime % _SECOND_NS else record.mtime - record.mtime % _SECOND_NS
-        if sibling.mtime < seen or (not sibling.codec and sibling.size < record.offset):
+        # Not by its size: it may have been a copy in the making when that was looked at.
+        if sibling.mtime < seen:
             continue
         try:
             file = sibling.open()

@@ -194,9 +194,14 @@ def test_a_stream_that_was_deleted_and_made_anew_hides_nothing(fleet: DurableFle
         written += fleet.write(30, "second")
         if not running:
             consumer.start()
-        logs = lambda: b"".join(data for name, data in files(fleet, "archive").items() if "app.log" in name)  # noqa: E731
-        plain = lambda: b"".join(data for name, data in files(fleet, "archive").items() if "plain" in name)  # noqa: E731
-        wait_for(lambda: logs() == written and plain() == b"plain\nplain again\n", 30, consumer.log[-2000:])
+
+        def archived_as(name: str) -> bytes:
+            return b"".join(data for path, data in files(fleet, "archive").items() if name in path)
+
+        def done() -> bool:
+            return archived_as("app.log") == written and archived_as("plain") == b"plain\nplain again\n"
+
+        wait_for(done, 30, consumer.log[-2000:])
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from shipper_runtime.errors import SettingError
 from shipper_runtime.positions import NAME
+from shipper_runtime.siblings import Folders, Sibling
 
 from .tailing import Archive, Drive, append, compress, copytruncate, rename
 
@@ -123,6 +124,42 @@ def test_ten_rotations_in_a_row_while_down_and_while_running(tmp_path: Path) -> 
         if down:
             drive.begin()
         assert drive.run(10).of(log) == written
+
+
+@pytest.mark.parametrize("made", ["whole", "half"])
+def test_a_rotation_while_the_copy_of_the_one_before_is_looked_for_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("read", 20, 0))
+    drive = Drive(tmp_path, log)
+    drive.run()
+    written = lines("read", 20, 0) + lines("not read", 20, 0)
+    append(log, lines("not read", 20, 0))
+    copy = log.with_name("app.log.1")
+    if made == "whole":
+        copytruncate(log)
+    else:
+        copy.write_bytes(written[:100])
+    snapshot = Folders.snapshot
+
+    def look_and_rotate(folders: Folders, path: bytes) -> tuple[Sibling | None, list[Sibling]]:
+        nonlocal written
+        seen = snapshot(folders, path)
+        monkeypatch.setattr(Folders, "snapshot", snapshot)
+        if made == "half":
+            copy.write_bytes(written)
+            os.truncate(log, 0)
+        else:
+            append(log, b"between\n")
+            written += b"between\n"
+            copytruncate(log)
+        return seen
+
+    monkeypatch.setattr(Folders, "snapshot", look_and_rotate)
+    drive.turn()
+    append(log, b"end\n")
+    assert drive.run(20).of(log) == written + b"end\n"
 
 
 def test_the_rest_of_a_file_compressed_while_down_is_read_as_the_same_life(tmp_path: Path) -> None:
@@ -613,6 +650,30 @@ def test_a_compressed_file_with_the_inode_of_an_empty_one_is_not_read_again(tmp_
     append(log, lines("b", 3))
     drive.begin()
     assert drive.run().of(log) == lines("a", 3) + lines("b", 3)
+
+
+@pytest.mark.parametrize("names", [("a.log", "b.log"), ("b.log", "a.log")])
+def test_a_file_with_the_inode_of_another_paths_deleted_file_is_not_read_again(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    deleted, kept = (tmp_path / name for name in names)
+    drive = Drive(tmp_path, tmp_path / "a.log", tmp_path / "b.log")
+    for log in (deleted, kept):
+        append(log, lines("first of %s" % log.name, 30))
+    drive.run()
+    for log in (deleted, kept):
+        rename(log)
+        append(log, lines("second of %s" % log.name, 30))
+    drive.run(10)
+    drive.stop()
+    old = deleted.with_name(deleted.name + ".1")
+    inode = old.stat().st_ino
+    old.unlink()
+    give_inode(drive, inode, kept.with_name(kept.name + ".1"))
+    drive.begin()
+    archive = drive.run(10)
+    for log in (deleted, kept):
+        assert archive.of(log) == lines("first of %s" % log.name, 30) + lines("second of %s" % log.name, 30)
 
 
 def test_a_copy_with_the_inode_of_a_finished_empty_file_keeps_its_place(tmp_path: Path) -> None:

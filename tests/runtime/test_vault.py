@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -256,8 +257,8 @@ def test_on_a_real_full_disk_no_torn_line_stays_and_nothing_is_lost(tmp_path: Pa
         path, filler = tmp_path / "web1/log", tmp_path / "filler"
         with opened(tmp_path) as it:
             taken = sum(each.stat().st_size for each in (tmp_path / LEDGER_FOLDER).iterdir())
-            fill = lambda: filler.write_bytes(bytes(800 * 1024 - taken))  # noqa: E731
-            expect_nothing_torn_when_full(it, path, fill, errno.ENOSPC)
+            filling = bytes(800 * 1024 - taken)
+            expect_nothing_torn_when_full(it, path, partial(filler.write_bytes, filling), errno.ENOSPC)
         filler.unlink()
         expect_it_goes_on(tmp_path, path)
     finally:
@@ -270,7 +271,7 @@ def test_beyond_a_limit_of_size_no_torn_line_stays_and_nothing_is_lost(tmp_path:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with opened(tmp_path) as it:
         try:
-            limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 1024, hard))  # noqa: E731
+            limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100 * 1024, hard))
             expect_nothing_torn_when_full(it, path, limit, errno.EFBIG)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

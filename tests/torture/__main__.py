@@ -35,7 +35,6 @@ _TAIL_LINES = 25
 # What the interpreter says of objects that it meets at its end is counted, and is no fault in what a program does.
 _IGNORED = re.compile(r"^Exception ignored in", re.MULTILINE)
 _TRACEBACK = re.compile(r"^(?!Exception ignored in)[^\n]*\nTraceback", re.MULTILINE)
-_STREAM_FULL = re.compile(r"full|maximum bytes")
 # What core NATS bears too.
 _CORE_KINDS = ("stop", "rotate")
 
@@ -170,11 +169,9 @@ def _print_totals(world: World, director: Director, judge: Judge, rounds: int) -
     rotations: Counter[str] = Counter()
     for writer in world.writers.values():
         rotations.update(writer.rotations)
-    full = sum(len(_STREAM_FULL.findall(world.programs[name].log)) for name in world.fleet.producers)
     ignored = sum(len(_IGNORED.findall(program.log)) for program in world.programs.values())
     counts = [
         *sorted(director.counts.items()),
-        ("lines of producers about a full stream", full),
         ("warnings of interpreters at their end", ignored),
     ]
     print("\n== Totals")

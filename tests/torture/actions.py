@@ -212,7 +212,14 @@ class Director:
         for name in names:
             self._signal(name, signal.SIGSTOP)
         self._world.writers[action.target].flood(int(action.how.split()[-2]) * _MIB)
-        self._later(action.seconds, lambda: self._go_on(names, done))
+
+        def end() -> None:
+            full = self._world.full_streams() if not self._world.core and SERVER not in self._busy else 0
+            self.counts["streams filled"] += full
+            self.say("%d streams are full" % full)
+            self._go_on(names, done)
+
+        self._later(action.seconds, end)
 
     def _rotate(self, action: Action, done: Callable[[], None]) -> None:
         self._world.writers[action.target].rotate(action.how)

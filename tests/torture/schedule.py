@@ -26,7 +26,7 @@ _WEIGHTS = {
     "stall": 12,
     "disk": 9,
     "forget": 5,
-    "flood": 3,
+    "flood": 6,
 }
 _ROTATIONS = {"rename": 8, "linger": 4, "copytruncate": 8, "delete": 4, "torn": 1}
 KINDS = (*_WEIGHTS, "rotate", "rewind")
@@ -202,7 +202,9 @@ def _draw(chance: random.Random, fleet: Layout, kind: str, at: float) -> Action:
         return Action(at, kind, disk, round(chance.uniform(1.0, 2.0), 2), "%d bytes left" % left)
     if kind == "forget":
         return Action(at, kind, chance.choice(GROUPS), 0.0, "p%d" % chance.randrange(fleet.partitions))
-    how = "%s stopped, %d MiB" % (chance.choice(GROUPS), chance.randint(6, 18))
+    # More than a stream takes, for as long as one of the groups does not read.
+    most = int(fleet.max_bytes[: -len("MiB")])
+    how = "%s stopped, %d MiB" % (chance.choice(GROUPS), chance.randint(most, 2 * most))
     return Action(at, kind, chance.choice(fleet.sources), round(chance.uniform(1.5, 2.5), 2), how)
 
 

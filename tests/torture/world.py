@@ -30,6 +30,7 @@ STOP_SECONDS = 12.0
 """How long a program may take to end after SIGTERM."""
 _ARCHIVE_ROOM = 96 * 1024 * 1024
 _STATE_ROOM = 512 * 1024
+_LARGE_MESSAGE = 512 * 1024
 # Before a program has installed its handlers SIGTERM ends it as it ends any process.
 _BEGINNING_SECONDS = 3.0
 _BEFORE_HANDLERS = -signal.SIGTERM
@@ -312,6 +313,15 @@ class World:
         """The names of a stream's consumers."""
         answer = ask(self.server.port, "$JS.API.CONSUMER.NAMES.%s" % self.stream(partition))
         return list(answer.get("consumers") or [])
+
+    def full_streams(self) -> int:
+        """How many streams have no room for a large message."""
+        full = 0
+        with contextlib.suppress(OSError):
+            for number in range(self.fleet.partitions):
+                info = ask(self.server.port, "$JS.API.STREAM.INFO.%s" % self.stream(number), seconds=0.3)
+                full += info["state"]["bytes"] + _LARGE_MESSAGE > info["config"]["max_bytes"]
+        return full
 
     def committed(self) -> bool:
         """Whether the groups have acknowledged all that the streams have."""
