@@ -165,7 +165,8 @@ class Lineage:
         """See that every life that is not finished has its file, or is given up; what files were truncated."""
         truncated = set()
         # Those that can be told first: where they are helps to tell the others.
-        for life in sorted((life for life in self.lives if not life.gone), key=lambda life: life.unknown):
+        settled = [life for life in self.lives if not (life.record.finished and life.gone)]
+        for life in sorted(settled, key=lambda life: life.unknown):
             key, was_open = life.key, life.file is not None
             if life.record.finished:
                 if not life.intact() or (own is not None and key == own.key and not life.is_file(own)):
