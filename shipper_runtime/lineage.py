@@ -40,7 +40,8 @@ def _names(own: Sibling | None, family: list[Sibling]) -> list[tuple[bytes, Key,
 
 
 class Shared:
-    """What all paths have in common: claims tells whose file a device and inode is.
+    """What all paths have in common: claims tells whose file a device and inode may be. Several lives have the same one
+    where a file was deleted, and its inode given to another file, while the program was not running.
 
     is_copy tells whether the file at a path is a copy, perhaps in the making, of another tailed path's file.
     """
@@ -49,15 +50,15 @@ class Shared:
         self.store = store
         self.descriptors = descriptors
         self.folders = Folders()
-        self.claims: dict[Key, Life] = {}
+        self.claims: dict[Key, list[Life]] = {}
         # Blocks wait for this: before anything of a life is sent, what it is known by has to be saved.
         self.unsaved = False
         self.is_copy: Callable[[Sibling, float], bool] = lambda sibling, now: False
 
     def owner(self, sibling: Sibling) -> Life | None:
         """The life that this file is known to be."""
-        life = self.claims.get(sibling.key)
-        return life if life is not None and life.is_file(sibling) else None
+        claiming = [life for life in self.claims.get(sibling.key, ()) if life.is_file(sibling)]
+        return min(claiming, key=lambda life: life.unknown, default=None)
 
 
 class Lineage:
@@ -70,7 +71,7 @@ class Lineage:
         self.lives = [Life(record, shared.descriptors, now) for record in self._records]
         for life in self.lives:
             if not life.gone:
-                shared.claims[life.key] = life
+                shared.claims.setdefault(life.key, []).append(life)
         # Siblings that were looked at and are not ours. None: none was looked at since the program began.
         self._ignored: set[tuple[Key, int, int]] | None = None
         self._bound = bound
@@ -164,7 +165,8 @@ class Lineage:
         """See that every life that is not finished has its file, or is given up; what files were truncated."""
         truncated = set()
         # Those that can be told first: where they are helps to tell the others.
-        for life in sorted((life for life in self.lives if not life.gone), key=lambda life: life.unknown):
+        settled = [life for life in self.lives if not (life.record.finished and life.gone)]
+        for life in sorted(settled, key=lambda life: life.unknown):
             key, was_open = life.key, life.file is not None
             if life.record.finished:
                 if not life.intact() or (own is not None and key == own.key and not life.is_file(own)):
@@ -300,7 +302,7 @@ class Lineage:
             message = "Lost %s behind offset %d: the file that was being read is not there any more"
         if life.record.offset or not family:
             logger.warning(message, show(self.path), life.record.offset)
-        life.vanish()
+        self.vanished(life)
         self.forget(life)
 
     def _taken(self, sibling: Sibling, life: Life) -> bool:
@@ -337,14 +339,17 @@ class Lineage:
             life.learn_head()
 
     def _claim(self, life: Life) -> None:
-        other = self._shared.claims.get(life.key)
-        if other is not None and other is not life:
-            other.vanish()
-        self._shared.claims[life.key] = life
+        for other in self._shared.claims.get(life.key, ()):
+            if other is not life:
+                other.vanish()
+        self._shared.claims[life.key] = [life]
 
     def _unclaim(self, life: Life) -> None:
-        if self._shared.claims.get(life.key) is life:
-            del self._shared.claims[life.key]
+        claiming = self._shared.claims.get(life.key, [])
+        if life in claiming:
+            claiming.remove(life)
+        if not claiming:
+            self._shared.claims.pop(life.key, None)
 
     def forget(self, life: Life) -> None:
         """Take the life out of the queue and of what is saved."""

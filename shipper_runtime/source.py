@@ -159,8 +159,7 @@ class Source:
         return True
 
     def _changed(self, own: Sibling, now: float) -> None:
-        owner = self._shared.claims.get(own.key)
-        if owner is not None and owner is self._owner and owner.key == own.key:
+        if self._owner is not None and self._owner in self._shared.claims.get(own.key, ()):
             return
         self.lineage.update(now)
         owner = self.lineage.owner(own)

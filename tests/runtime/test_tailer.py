@@ -671,9 +671,32 @@ def test_a_file_with_the_inode_of_another_paths_deleted_file_is_not_read_again(
     old.unlink()
     give_inode(drive, inode, kept.with_name(kept.name + ".1"))
     drive.begin()
+    drive.run(10)
+    for log in (deleted, kept):
+        copytruncate(log)
+        append(log, lines("third of %s" % log.name, 30))
     archive = drive.run(10)
     for log in (deleted, kept):
-        assert archive.of(log) == lines("first of %s" % log.name, 30) + lines("second of %s" % log.name, 30)
+        assert archive.of(log) == b"".join(
+            lines("%s of %s" % (each, log.name), 30) for each in ("first", "second", "third")
+        )
+
+
+def test_a_file_whose_inode_the_next_one_was_given_does_not_keep_that_waiting(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, log)
+    drive.run()
+    drive.stop()
+    inode = log.stat().st_ino
+    log.unlink()
+    append(log, lines("b", 3))
+    rename(log)
+    give_inode(drive, inode, tmp_path / "app.log.1")
+    drive.begin()
+    drive.run()
+    append(log, lines("c", 3))
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
 
 
 def test_a_copy_with_the_inode_of_a_finished_empty_file_keeps_its_place(tmp_path: Path) -> None:
