@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
-from .jetstream import JetStream
+from .jetstream import JetStream, nanoseconds
 from .ledger import Ledger
 
 INTERVAL = 5.0
 """Seconds between two looks, and how long a new group waits before it reads: by then everybody has seen it."""
 FORGOTTEN = "shipper-forgotten-"
 _PURGES_MOST = 4
+_QUIET_SECONDS = 10.0
 # What a message has beside its payload, generously.
 _MESSAGE_ROOM = 64 * 1024
 
@@ -53,10 +54,11 @@ def merge_floors(
     return merged
 
 
-def history_bytes(max_bytes: int, max_payload: int) -> int:
-    """How much of a stream may be taken by what everybody has committed: half of it, if beside that there is room for
-    the largest message."""
-    return max(0, min(max_bytes // 2, max_bytes - max_payload - _MESSAGE_ROOM))
+def history_bytes(max_bytes: int, max_payload: int, quiet: float) -> int:
+    """How much of a stream may be taken by what everybody has committed: half of it. But where nothing has come for
+    some seconds it may be because the largest message does not fit beside that: then there is to be room for it."""
+    half = max_bytes // 2
+    return half if quiet < _QUIET_SECONDS else max(0, min(half, max_bytes - max_payload - _MESSAGE_ROOM))
 
 
 def purge_before(state: Mapping[str, Any], history: int, floors: Iterable[int]) -> int | None:
@@ -75,6 +77,12 @@ def purge_before(state: Mapping[str, Any], history: int, floors: Iterable[int]) 
         return last + 1
     target = min(lowest, first + -(-excess * messages // stored))
     return target if target > first else None
+
+
+def _quiet_seconds(info: Mapping[str, Any]) -> float:
+    """For how long nothing has come into a stream, by the clock of who stamps its messages."""
+    now = nanoseconds(info["ts"]) if "ts" in info else time.time_ns()
+    return (now - nanoseconds(info["state"]["last_ts"])) / 1e9
 
 
 class Trimmer:
@@ -107,7 +115,7 @@ class Trimmer:
                 self._ledger.keep_floors(self._stream, floors)
                 remembered = floors
             levels = [floor for floor, _seen in floors.values()]
-            history = history_bytes(max_bytes, js.link.max_payload)
+            history = history_bytes(max_bytes, js.link.max_payload, _quiet_seconds(info))
             sequence = purge_before(info["state"], history, levels)
             if sequence is None:
                 self._look_who_holds_back(info["state"], history, floors, durables(consumers))

@@ -282,6 +282,8 @@ def test_a_forgotten_group_holds_nobody_back(tmp_path: Path) -> None:
     with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
         producer, a, b = fleet.producer(), fleet.consumer(group="a"), fleet.consumer(group="b")
         with producer, a, b:
+            reading(a)
+            reading(b)
             written = fleet.write(100, "both")
             fleet.expect(written, "a")
             fleet.expect(written, "b", 40)
@@ -453,6 +455,8 @@ def test_a_group_that_only_an_archive_remembers_is_named_and_can_be_forgotten(tm
     with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
         producer, a, b = fleet.producer(), fleet.consumer(group="a"), fleet.consumer(group="b")
         with producer, a, b:
+            reading(a)
+            reading(b)
             written = fleet.write(100, "both")
             fleet.expect(written, "a")
             fleet.expect(written, "b", 40)
