@@ -159,6 +159,7 @@ class Stream:
         self.consumers_now: list[dict[str, Any]] = []
         self.config: dict[str, Any] = {"max_bytes": max_bytes}
         self.created = CREATED
+        self.quiet = 20
         self.link = type("Link", (), {"max_payload": 1000})()
 
     async def consumers(self, stream: str, complete: bool = False) -> list[dict[str, Any]]:
@@ -168,8 +169,10 @@ class Stream:
     async def stream_info(self, stream: str) -> dict[str, Any]:
         first = self.sequences[0] if self.sequences else self.last + 1
         held = len(self.sequences)
-        state = {"first_seq": first, "last_seq": self.last, "bytes": held * self.size, "messages": held}
-        return {"config": self.config, "state": state, "created": self.created}
+        state: dict[str, Any] = {"first_seq": first, "last_seq": self.last, "messages": held}
+        state.update(bytes=held * self.size, last_ts="2026-01-31T10:00:00Z")
+        now = "2026-01-31T10:00:%02dZ" % self.quiet
+        return {"config": self.config, "state": state, "created": self.created, "ts": now}
 
     async def purge(self, stream: str, sequence: int) -> int:
         assert sequence <= self.last + 1, "a purge beyond the end deletes everything"
@@ -241,4 +244,19 @@ def test_a_message_that_alone_fills_a_small_stream_goes_once_it_is_committed(led
     assert trim(ledger, stream, 1) == [1]
     stream.consumers_now = [consumer("archive", 1), consumer("other", 1)]
     assert trim(ledger, stream, 0) == [1]
+
+
+def test_room_for_the_largest_message_is_made_only_when_nothing_comes(ledger: Ledger) -> None:
+    stream = Stream(4, 1_000, 10_000)
+    stream.link.max_payload = 9_900
+    stream.consumers_now = [consumer("archive", 4)]
+    stream.quiet = 3
+    assert trim(ledger, stream, 4) == [1, 2, 3, 4]
+    stream.quiet = 20
+    assert trim(ledger, stream, 4) == []
+
+
+def test_what_is_committed_and_fills_a_stream_goes(ledger: Ledger) -> None:
+    stream = Stream(1, 9_000, 10_000)
+    stream.consumers_now = [consumer("archive", 1)]
     assert trim(ledger, stream, 1) == []
