@@ -717,6 +717,22 @@ def test_a_file_whose_inode_the_next_one_was_given_does_not_keep_that_waiting(tm
     assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
 
 
+def test_a_file_rotated_while_down_after_the_one_before_it_was_deleted_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, log)
+    drive.run()
+    log.unlink()
+    drive.run(70)
+    drive.stop()
+    append(log, lines("b", 3))
+    rename(log)
+    drive.begin()
+    drive.run()
+    append(log, lines("c", 3))
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
+
+
 def test_a_copy_with_the_inode_of_a_finished_empty_file_keeps_its_place(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     append(log, b"")
