@@ -135,6 +135,13 @@ class Lineage:
         for life in self.lives:
             life.learn_head()
         current = next((life for life in self.lives if own is not None and life.key == own.key), None)
+        known = current is not None
+        if own is not None and not known and self.owner(own) is None and not self._shared.is_copy(own, now):
+            if self.lives or truncated:
+                event = "Truncated" if own.key in truncated else "Rotated"
+                logger.info("%s %s: a new file begins", event, show(self.path))
+            # Before the others, one of which may be a copy in the making of it.
+            current = self._add(own, now, skip_nuls=own.key in truncated)
         copies = []
         preceded = False
         for sibling in family:
@@ -148,14 +155,9 @@ class Lineage:
             self._add(sibling, now, at, bool(truncated) or (successor is not None and successor.record.skip_nuls))
             preceded |= successor is not None
         strange = {each.identity for each in family if each not in copies and self.owner(each) is None}
-        self._ignored = strange if current is None else strange | (self._ignored or set())
+        self._ignored = strange | (self._ignored or set()) if known else strange
         if current is not None and current is self.newest and current.record.finished:
             current.record.finished = False
-        if own is not None and current is None and self.owner(own) is None and not self._shared.is_copy(own, now):
-            if self.lives or truncated:
-                event = "Truncated" if own.key in truncated else "Rotated"
-                logger.info("%s %s: a new file begins", event, show(self.path))
-            self._add(own, now, skip_nuls=own.key in truncated)
         # Not sooner: what was made of them has been recognised by now.
         for life in [life for life in self.lives if life.record.finished and life.gone][:-_GONE_MOST]:
             self.forget(life)
@@ -315,7 +317,7 @@ class Lineage:
 
     def _add(
         self, sibling: Sibling, now: float, at: int | None = None, skip_nuls: bool = False, at_end: bool = False
-    ) -> None:
+    ) -> Life:
         record = Record(
             source=self.path,
             where=sibling.path,
@@ -337,6 +339,7 @@ class Lineage:
         with contextlib.suppress(OSError, Replaced):
             life.open()
             life.learn_head()
+        return life
 
     def _claim(self, life: Life) -> None:
         for other in self._shared.claims.get(life.key, ()):

@@ -140,10 +140,10 @@ class Source:
         try:
             found = os.stat(self.path)
         except OSError as error:
-            if all(life.gone for life in self.lineage.lives):
+            if not self.lineage.lives:
                 self.lineage.missing()
-                if self._expected:
-                    self._say("Waiting for %s: %s", _reason(error))
+            if self._expected and all(life.gone for life in self.lineage.lives):
+                self._say("Waiting for %s: %s", _reason(error))
             return True
         signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if signature == self._at_rest:

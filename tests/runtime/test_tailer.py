@@ -250,6 +250,24 @@ def test_a_copy_in_the_making_is_no_new_file(tmp_path: Path) -> None:
     assert list(archive.lives) == [os.fsencode(log)]
 
 
+def test_a_copy_in_the_making_of_a_file_that_was_never_seen_is_no_new_file(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, log)
+    drive.run()
+    drive.stop()
+    rename(log)
+    append(log, lines("b", 3))
+    (tmp_path / "app.log.1").rename(tmp_path / "app.log.2")
+    append(tmp_path / "app.log.1", lines("b", 2))
+    drive.begin()
+    drive.run(0.9)
+    append(tmp_path / "app.log.1", lines("b", 1, 2))
+    os.truncate(log, 0)
+    append(log, lines("c", 3))
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
+
+
 def test_files_that_begin_with_the_same_banner_are_all_read(tmp_path: Path) -> None:
     banner = b"#" * 2000 + b"\n"
     names = ["app.log", "app-2.log", "app.2.log", "other.log"]
@@ -693,6 +711,22 @@ def test_a_file_whose_inode_the_next_one_was_given_does_not_keep_that_waiting(tm
     append(log, lines("b", 3))
     rename(log)
     give_inode(drive, inode, tmp_path / "app.log.1")
+    drive.begin()
+    drive.run()
+    append(log, lines("c", 3))
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
+
+
+def test_a_file_rotated_while_down_after_the_one_before_it_was_deleted_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, log)
+    drive.run()
+    log.unlink()
+    drive.run(70)
+    drive.stop()
+    append(log, lines("b", 3))
+    rename(log)
     drive.begin()
     drive.run()
     append(log, lines("c", 3))
