@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Awaitable
 from typing import Callable
@@ -14,14 +13,14 @@ from typing import Callable
 from .archive import descriptor_budget
 from .broker import Broker, inbox_prefix
 from .confined import Root
-from .errors import ApiError, BrokerError, ConnectionLost, printable
-from .jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
+from .errors import printable
 from .ledger import Ledger
 from .meters import ConsumerMeters, serving
 from .pull import MAX_BYTES
-from .reader import OWNER, Reader, Shared, leave_nothing, released
+from .reader import Reader, Shared
+from .release import release_unread
 from .service import Rarely, Service
-from .settings import ConsumerSettings, partition_stream
+from .settings import ConsumerSettings
 from .tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -33,9 +32,6 @@ _PULL_BYTES = 32 * 1024 * 1024
 _LARGE_PULLS = 8
 _STOP_MOST = 7.0
 _CLOSE_MOST = 2.0
-# How long nobody on this host has read a partition before it is released: its worker may only be starting again.
-_RELEASE_AFTER = 20.0
-_RELEASE_INTERVAL = 2.0
 
 Expire = Callable[[Callable[[int], None]], Awaitable[None]]
 
@@ -102,7 +98,7 @@ async def _serve(shared: Shared, service: Service, readers: list[Reader], expire
     others = [
         connecting,
         asyncio.create_task(_tick(shared, service)),
-        asyncio.create_task(_release(shared)),
+        asyncio.create_task(release_unread(shared)),
         asyncio.create_task(_expire(shared, expire)),
     ]
     stopping = asyncio.create_task(service.stopping.wait())
@@ -139,50 +135,3 @@ async def _expire(shared: Shared, expire: Expire) -> None:
             logger.warning("Cannot clean the ledger of %s: %s", printable(shared.settings.directory), error.strerror)
 
     await expire(clean)
-
-
-async def _release(shared: Shared) -> None:
-    """Let others have the partitions that this archive has read and that nobody on this host reads any more."""
-    ours = {partition_stream(shared.settings.stream or "", number) for number in shared.settings.partitions}
-    unread_since: dict[str, float] = {}
-    complain = Rarely(logger.warning)
-    while True:
-        link = await shared.broker.link()
-        try:
-            for stream in shared.ledger.streams():
-                if stream not in ours:
-                    await _release_if_unread(shared, JetStream(link), stream, unread_since)
-        except (BrokerError, OSError) as error:
-            if not isinstance(error, ConnectionLost):
-                complain("Cannot release what this host does not read any more: %s; trying again", error)
-        await asyncio.sleep(_RELEASE_INTERVAL)
-
-
-async def _release_if_unread(shared: Shared, js: JetStream, stream: str, unread_since: dict[str, float]) -> None:
-    lock = shared.ledger.lock(stream)
-    if lock is None:
-        unread_since.pop(stream, None)
-        return
-    try:
-        now = time.monotonic()
-        if now - unread_since.setdefault(stream, now) >= _RELEASE_AFTER:
-            await _release_one(shared, js, stream)
-    finally:
-        os.close(lock)
-
-
-async def _release_one(shared: Shared, js: JetStream, stream: str) -> None:
-    position = shared.ledger.position(stream)
-    if position is None:
-        return
-    try:
-        durable = await js.consumer_info(stream, shared.settings.group)
-    except ApiError as error:
-        if error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
-            raise
-    else:
-        if (durable["config"].get("metadata") or {}).get(OWNER) == shared.ledger.id:
-            position = leave_nothing(shared, stream, position)
-            await js.create_consumer(stream, released(shared.ledger.id, position, durable["config"]), "update")
-    shared.ledger.release(stream)
-    logger.info("Released %s: this host does not read it any more", stream)

@@ -29,13 +29,14 @@ from .intake import Intake, Known, SteadyTime
 from .jetstream import CONSUMER_NOT_FOUND, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, Place, place
 from .ledger import Commit, Hole, Ledger, LifeRow, Lost, Position, advanced
 from .meters import ConsumerMeters
+from .ownership import Archive, NotOurs, start
 from .partition import partition_subject
 from .pull import Pull
 from .service import Rarely
 from .settings import ConsumerSettings, partition_stream
 from .tally import Tally
 from .trim import INTERVAL as TRIM_INTERVAL
-from .trim import Trimmer, durables, floor_of
+from .trim import Trimmer, durables
 from .vault import Vault
 from .wire import decode
 
@@ -54,14 +55,7 @@ _OWNER_SECONDS = 2.0
 # Of each host. As long as the stream has bytes of a life they may come again, as when it is read from its beginning.
 LIVES_REMEMBERED = 16384
 
-OWNER, OWNER_HOST, OWNER_FOLDER = "shipper-ledger", "shipper-host", "shipper-directory"
-RELEASED, RELEASED_BY = "shipper-position", "shipper-released-by"
-
 _Result = TypeVar("_Result")
-
-
-class NotOurs(BrokerError):
-    """The partition is another archive host's."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +206,8 @@ class _Session:
         self._stream = reader._stream
         self._link = link
         self._js = JetStream(link)
+        directory = os.path.abspath(shared.settings.directory)
+        self._me = Archive(shared.ledger.id, shared.ledger.begun_anew, socket.gethostname(), directory)
         self._vault = Vault(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors)
         self._intake = Intake(
             whole_lines=not shared.settings.output.has_source, recall=self._recall, lives=LIVES_REMEMBERED
@@ -263,47 +259,28 @@ class _Session:
 
     async def _claim(self, info: dict[str, Any]) -> Position:
         """Where to begin, if the partition is ours, or nobody's. Raises NotOurs."""
-        created = str(info["created"])
-        position = self._ledger.position(self._stream)
+        reader, durable = self._reader, None
         try:
             durable = await self._js.consumer_info(self._stream, self._settings.group)
         except ApiError as error:
             if error.err_code != CONSUMER_NOT_FOUND:
                 raise
-            return position or await self._begin(Position(created), new=True)
-        metadata = durable["config"].get("metadata") or {}
-        owner = metadata.get(OWNER)
-        if owner == self._ledger.id:
-            return position or await self._begin(Position(created), new=True)
-        floor = Position(created, floor_of(durable))
-        if owner is None:
-            if position is not None and metadata.get(RELEASED_BY) == self._ledger.id:
-                self._ledger.begin(self._stream, position, forget_lives=False)
-                return position
-            return await self._begin(_parse_released(metadata.get(RELEASED, "")) or floor)
-        if position is None and self._ledger.begun_anew and self._is_ours(metadata):
-            logger.warning("The ledger of %s is lost: going on in %s behind %d, which its group had acknowledged",
-                           printable(self._settings.directory), self._stream, floor.sequence)  # fmt: skip
-            return await self._begin(floor)
-        if self._reader._take_over:
-            logger.warning("Taking p%d over from %s", self._reader.number, metadata.get(OWNER_HOST, "another host"))
-            return await self._begin(floor)
-        raise NotOurs(metadata.get(OWNER_HOST) or "another archive host")
+        known = self._ledger.position(self._stream)
+        found = start(self._me, durable, known, str(info["created"]), reader._take_over)
+        if found.why:
+            logger.warning("%s: %s", self._stream, found.why)
+        if found.new:
+            await self._show_up(found.position)
+        if found.told:
+            self._ledger.begin(self._stream, found.position, forget_lives=not found.new and found.position != known)
+        reader._take_over = False
+        return found.position
 
-    def _is_ours(self, metadata: dict[str, str]) -> bool:
-        mine = _identity(self._settings.directory)
-        return all(metadata.get(key) == mine[key] for key in (OWNER_HOST, OWNER_FOLDER))
-
-    async def _begin(self, position: Position, new: bool = False) -> Position:
-        if new:
-            others = durables(await self._js.consumers(self._stream)).keys() - {self._settings.group}
-            if others:
-                # By then every trimmer has seen that there is one group more.
-                await self._make_durable(position)
-                await self._reader._sleep(TRIM_INTERVAL)
-        self._ledger.begin(self._stream, position, forget_lives=not new)
-        self._reader._take_over = False
-        return position
+    async def _show_up(self, position: Position) -> None:
+        """A new group waits until every trimmer has seen that there is one more."""
+        if durables(await self._js.consumers(self._stream)).keys() - {self._settings.group}:
+            await self._make_durable(position)
+            await self._reader._sleep(TRIM_INTERVAL)
 
     def _differs(self, info: dict[str, Any], position: Position) -> str:
         """Why the stream is not the one that was read, or not any more; empty if nothing speaks against it."""
@@ -350,7 +327,7 @@ class _Session:
             "ack_wait": int(_ACK_WAIT * 1e9),
             "max_ack_pending": -1,
             "replay_policy": "instant",
-            "metadata": {OWNER: self._ledger.id, **_identity(self._settings.directory)},
+            "metadata": self._me.metadata,
         }
         if position.sequence:
             config.update(deliver_policy="by_start_sequence", opt_start_seq=position.sequence)
@@ -528,51 +505,6 @@ class _Session:
     def _unwritten(self, host: str, path: str, size: int, error: OSError) -> None:
         self._tally.count(tally.UNWRITTEN, host, size)
         self._tally.complain("Cannot write %s: %s", path, error.strerror or str(error))
-
-
-def leave_nothing(shared: Shared, stream: str, position: Position) -> Position:
-    """Before another archive goes on with a stream: cut off what is not committed, and write what is kept aside of
-    lines that are not complete. The stream's lock is held. Raises OSError."""
-
-    def unwritten(host: str, path: str, size: int, error: OSError) -> None:
-        logger.warning("Lost %d bytes of host %s, for %s: %s", size, host, path, error.strerror)
-
-    vault = Vault(shared.root, shared.ledger, stream, unwritten, shared.descriptors)
-    with contextlib.closing(vault):
-        vault.cut_back()
-        asides = shared.ledger.asides(stream)
-        if asides:
-            addresses = Addresses(shared.settings.prefix, shared.settings.output)
-            addresses.at(position.latest)
-            for row in asides:
-                data = row.aside + b"\n"
-                vault.append(row.host, addresses.name(None), addresses.period, position.latest, data)
-            vault.flush()
-            vault.sync()
-            lives = [replace(row, aside=b"") for row in asides]
-            shared.ledger.commit(stream, Commit(position, vault.rows(), lives))
-            vault.settle()
-    return position
-
-
-def released(ledger: str, position: Position, config: dict[str, Any]) -> dict[str, Any]:
-    """A durable's configuration, changed so that the next archive host may take it from this ledger's position on."""
-    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != OWNER}
-    metadata[RELEASED_BY] = ledger
-    metadata[RELEASED] = "%d:%d:%s" % (position.sequence, position.stamp, position.created)
-    return {**config, "metadata": metadata}
-
-
-def _parse_released(text: str) -> Position | None:
-    sequence, _colon, rest = text.partition(":")
-    stamp, _colon, created = rest.partition(":")
-    if not (sequence.isdigit() and stamp.isdigit() and created):
-        return None
-    return Position(created, int(sequence), int(stamp))
-
-
-def _identity(directory: str) -> dict[str, str]:
-    return {OWNER_HOST: socket.gethostname(), OWNER_FOLDER: os.path.abspath(directory)}
 
 
 def _place(msg: Msg) -> Place:

@@ -19,6 +19,7 @@ from .broker import connected, inbox_prefix
 from .errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, WireError, printable
 from .jetstream import STREAM_NOT_FOUND, JetStream, nanoseconds, place
 from .onlooker import onlooker
+from .ownership import OWNER, OWNER_HOST
 from .partition import partition_subject
 from .settings import FleetSettings, partition_stream
 from .trim import durables, floor_of
@@ -27,8 +28,6 @@ from .wire import subject_host
 CONCURRENT = 16
 NO_STREAM = "no stream"
 NO_GROUP = "no group"
-LEDGER = "shipper-ledger"
-HOST = "shipper-host"
 
 # Above this share of its limit a stream is trimmed (docs/durable.md).
 _HIGH_WATER = 0.5
@@ -137,8 +136,8 @@ def partition_rows(number: int, stream: str, found: Groups | str, broker_full: b
         row = replace(
             common,
             group=str(group["name"]),
-            owner=metadata.get(HOST) if LEDGER in metadata else None,
-            released=LEDGER not in metadata,
+            owner=metadata.get(OWNER_HOST) if OWNER in metadata else None,
+            released=OWNER not in metadata,
             lag_messages=behind,
             lag_seconds=0.0 if behind == 0 else None if stamp is None else _age(now, stamp),
             holds_back=above and held and behind > 0 and floor(group) == lowest,

@@ -27,6 +27,7 @@ from .errors import (
     printable,
 )
 from .jetstream import CONSUMER_NOT_FOUND, NO_ROOM, NOT_ENABLED, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, nanoseconds
+from .ownership import OWNER_HOST
 from .settings import FleetSettings, StreamLimits, partition_stream
 from .streamplan import Config, Plan, Refusal, plan, refusals, refused, rows, size, takes_a_subject, told
 
@@ -217,7 +218,7 @@ async def _mark(jetstream: JetStream, config: Config, group: str) -> Config:
 
 
 def _host(durable: dict[str, Any]) -> str:
-    return printable((durable["config"].get("metadata") or {}).get("shipper-host") or "an unnamed host")
+    return printable((durable["config"].get("metadata") or {}).get(OWNER_HOST) or "an unnamed host")
 
 
 def _whereabouts(durable: dict[str, Any]) -> str:

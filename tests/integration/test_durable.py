@@ -316,7 +316,7 @@ def test_a_second_archive_host_waits_until_the_partition_is_released_or_taken_ov
         taking = fleet.consumer("--take-over", SHIPPER_DIRECTORY=str(other))
         taking.log_path = fleet.folder / "taking.log"
         with taking:
-            taking.wait_for_log("Taking p0 over")
+            taking.wait_for_log("logs-p0: taken over from")
             wait_for(lambda: archived_in(other) == later, 20, taking.log)
             # The first host comes back, and must not mix in.
             first.start()
