@@ -89,8 +89,8 @@ class Lineage:
 
     @property
     def unsettled(self) -> bool:
-        """Whether finished lives are remembered, and nobody has looked since the start at what became of them."""
-        return self._ignored is None and any(life.record.finished for life in self.lives)
+        """Whether finished or empty files are remembered, and nobody has looked since the start what became of them."""
+        return self._ignored is None and any(life.record.finished or life.unknown for life in self.lives)
 
     def queue(self) -> list[Life]:
         """The lives that are not finished, oldest first."""

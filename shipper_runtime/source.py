@@ -108,7 +108,8 @@ class Source:
             self._look(now)
             newest = self.lineage.newest
             if self.lineage.unsettled:
-                # What was made of finished files while the program was not running, before those are forgotten.
+                # What was made of finished files while the program was not running, before those are forgotten; and
+                # whose file has the inode of an empty one, before it is read.
                 self.lineage.update(now)
             elif newest is None or newest.record.finished:
                 return

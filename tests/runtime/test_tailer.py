@@ -720,6 +720,29 @@ def test_a_file_whose_inode_the_next_one_was_given_does_not_keep_that_waiting(tm
     assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
 
 
+def test_files_with_the_inodes_of_an_empty_and_of_a_compressed_one_keep_their_order(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, b"")
+    drive = Drive(tmp_path, log)
+    empty = log.stat().st_ino
+    rename(log)
+    append(log, lines("a", 3))
+    drive.crash()
+    drive.begin()
+    drive.crash()
+    compressed = log.stat().st_ino
+    rename(log)
+    append(log, lines("b", 3))
+    compress(tmp_path / "app.log.1")
+    (tmp_path / "app.log.2").unlink()
+    rename(log)
+    append(log, lines("c", 3))
+    give_inode(drive, empty, tmp_path / "app.log.1")
+    give_inode(drive, compressed, log)
+    drive.begin()
+    assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
+
+
 def test_a_file_rotated_while_down_after_the_one_before_it_was_deleted_is_read(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     append(log, lines("a", 3))
