@@ -59,6 +59,12 @@ class FixedClient(Client):
             raise nats.errors.Error("nats: the server does not offer TLS, so nothing was sent to it")
         return super()._connect_command()
 
+    async def _process_op_err(self, e: Exception) -> None:
+        # nats-py tries to send what is left on the connection that just broke, fails at that, and then neither ends its
+        # tasks nor tells anybody.
+        self._pending, self._pending_data_size = [], 0
+        await super()._process_op_err(e)
+
     async def _process_headers(self, headers: Any) -> Any:
         # A header that cannot be parsed would end the read loop while the client goes on to call itself connected.
         try:

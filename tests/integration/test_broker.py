@@ -359,3 +359,25 @@ def _jwt(signer: SigningKey, issuer: str, subject: str, kind: str) -> str:
 
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def test_a_connection_that_breaks_with_something_left_to_send_is_lost_at_once(tmp_path: Path) -> None:
+    async def body(broker: Broker, link: Link) -> None:
+        client = link._client
+
+        transport = client._transport
+        assert transport is not None
+        drain = transport.drain
+
+        async def broken() -> None:
+            transport.drain = drain  # type: ignore[method-assign]
+            raise BrokenPipeError
+
+        transport.drain = broken  # type: ignore[method-assign]
+        client._pending, client._pending_data_size = [b"PING\r\n"], 6
+        with contextlib.suppress(BrokenPipeError):
+            await asyncio.wait_for(client._process_op_err(ConnectionResetError("gone")), 3.0)
+        await asyncio.wait_for(link.lost.wait(), 1.0)
+
+    with NatsServer(tmp_path / "nats") as server:
+        with_link({"NATS_URL": server.url}, body)
