@@ -129,7 +129,9 @@ class Source:
 
     def behind(self) -> int:
         """How many bytes are not acknowledged yet; but for what is held of a last line that is not complete."""
-        return sum(life.behind() for life in self.lineage.queue())
+        # A life takes what is under way for held.
+        under_way = self._frozen[2].cut.length if self._frozen is not None else 0
+        return under_way + sum(life.behind() for life in self.lineage.queue())
 
     def over(self) -> bool:
         """Whether nothing is left of the file, nor of what was read from it."""

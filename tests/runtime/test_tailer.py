@@ -126,6 +126,21 @@ def test_ten_rotations_in_a_row_while_down_and_while_running(tmp_path: Path) -> 
         assert drive.run(10).of(log) == written
 
 
+def test_what_is_not_acknowledged_is_behind_also_while_it_is_under_way(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    drive = Drive(tmp_path, log)
+    data = lines("a", 10)
+    append(log, data + b"not complete")
+    (source,) = drive.tailer.sources.values()
+    for _turn in range(10):
+        drive.turn(ack=False)
+        drive.now += 0.3
+    assert source.in_flight
+    assert source.behind() >= len(data)
+    drive.run()
+    assert source.behind() == 0
+
+
 @pytest.mark.parametrize("made", ["whole", "half"])
 def test_a_rotation_while_the_copy_of_the_one_before_is_looked_for_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
