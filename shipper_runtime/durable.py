@@ -97,7 +97,7 @@ async def _serve(shared: Shared, service: Service, readers: list[Reader], expire
     reading = [asyncio.create_task(reader.run()) for reader in readers]
     others = [
         connecting,
-        asyncio.create_task(_tick(shared, service)),
+        asyncio.create_task(_tick(shared, service, readers)),
         asyncio.create_task(release_unread(shared)),
         asyncio.create_task(_expire(shared, expire)),
     ]
@@ -120,10 +120,13 @@ async def _serve(shared: Shared, service: Service, readers: list[Reader], expire
     logger.info("Stopped: all that was acknowledged is committed%s", counted)
 
 
-async def _tick(shared: Shared, service: Service) -> None:
+async def _tick(shared: Shared, service: Service, readers: list[Reader]) -> None:
     while True:
-        shared.tally.report(time.monotonic())
-        service.progress()
+        now = time.monotonic()
+        shared.tally.report(now)
+        # The watchdog is fed by what the readers do: one that hangs has the program started anew.
+        if not any(reader.stuck(now) for reader in readers):
+            service.progress()
         await asyncio.sleep(TICK)
 
 

@@ -48,6 +48,8 @@ TRIM_BYTES = 64 * 1024 * 1024
 # A share of a stream's limit, so that a small one does not fill up between two commits or two looks.
 _SHARE = 8
 _TICK = 0.5
+# A commit on a slow disk may take long; what takes longer than this will not end.
+STUCK_SECONDS = 300.0
 _FENCE_SECONDS = 10.0
 _ACK_WAIT = 60.0
 _AGAIN_FIRST, _AGAIN_MOST = 0.2, 5.0
@@ -97,6 +99,12 @@ class Reader:
         self._take_over = settings.take_over
         self._complain = Rarely(logger.warning)
         self._no_room = False
+        # When it came round last; None while it waits for a connection, which may take for ever.
+        self.turned_at: float | None = None
+
+    def stuck(self, now: float) -> bool:
+        """Whether it has not come round for so long that something hangs."""
+        return self.turned_at is not None and now - self.turned_at > STUCK_SECONDS
 
     async def run(self) -> None:
         """Read for ever; on return all that was in hand is committed."""
@@ -104,6 +112,7 @@ class Reader:
         again = _AGAIN_FIRST
         try:
             while not self._shared.stopping.is_set():
+                self.turned_at = time.monotonic()
                 if lock is None:
                     lock = self._lock()
                 if lock is None:
@@ -164,12 +173,14 @@ class Reader:
 
     async def _link(self) -> Link | None:
         """The live link, or None when it is time to stop."""
+        self.turned_at = None
         linking = asyncio.ensure_future(self._shared.broker.link())
         stopping = asyncio.ensure_future(self._shared.stopping.wait())
         try:
             await asyncio.wait({linking, stopping}, return_when=asyncio.FIRST_COMPLETED)
             return linking.result() if linking.done() and not stopping.done() else None
         finally:
+            self.turned_at = time.monotonic()
             linking.cancel()
             stopping.cancel()
 
@@ -360,7 +371,7 @@ class _Session:
                     await self._commit()
             with self._cut_back_if_full():
                 self._vault.flush()
-            now = time.monotonic()
+            now = self._reader.turned_at = time.monotonic()
             stopping = self._shared.stopping.is_set()
             if self._commit_at is not None and (now >= self._commit_at or stopping):
                 await self._commit()
