@@ -246,12 +246,23 @@ class Folders:
                 yield name, how
 
     def with_key(self, path: bytes, key: Key) -> Sibling | None:
-        """The file of this device and inode beside path, whatever its name."""
+        """The file of this device and inode beside path, whatever its name.
+
+        Renames may be going on: that it is not there counts only once two looks agree about who is.
+        """
         folder, base = os.path.split(path)
-        for name in self.names(folder):
-            sibling = look(os.path.join(folder, name), rotated(base, name) or renamed(name))
-            if sibling is not None and sibling.key == key:
-                return sibling
+        before: list[tuple[bytes, Key]] | None = None
+        for _turn in range(_LOOKS_MOST):
+            seen = []
+            for name in self.names(folder):
+                sibling = look(os.path.join(folder, name), rotated(base, name) or renamed(name))
+                if sibling is not None and sibling.key == key:
+                    return sibling
+                if sibling is not None:
+                    seen.append((name, sibling.key))
+            if seen == before:
+                break
+            before = seen
         return None
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from shipper_runtime import siblings
 from shipper_runtime.errors import SettingError
 from shipper_runtime.positions import NAME
+from shipper_runtime.rotation import Rotated
 from shipper_runtime.siblings import Folders, Sibling
 
 from .tailing import Archive, Drive, append, compress, copytruncate, rename
@@ -124,6 +126,27 @@ def test_ten_rotations_in_a_row_while_down_and_while_running(tmp_path: Path) -> 
         if down:
             drive.begin()
         assert drive.run(10).of(log) == written
+
+
+def test_a_file_that_is_renamed_while_it_is_looked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shifted by a rotation from a name that comes late in the folder to one that comes early."""
+    for number in (1, 8, 9):
+        append(tmp_path / ("app.log.%d" % number), b"%d\n" % number)
+    status = (tmp_path / "app.log.9").stat()
+    look = siblings.look
+
+    def look_and_rename(path: bytes, how: Rotated | None = None) -> Sibling | None:
+        if path.endswith(b".8"):
+            monkeypatch.setattr(siblings, "look", look)
+            (tmp_path / "app.log.9").rename(tmp_path / "app.log.10")
+        return look(path, how)
+
+    monkeypatch.setattr(siblings, "look", look_and_rename)
+    found = Folders().with_key(os.fsencode(tmp_path / "app.log.9"), (status.st_dev, status.st_ino))
+    assert found is not None
+    assert found.path.endswith(b"app.log.10")
 
 
 def test_what_is_not_acknowledged_is_behind_also_while_it_is_under_way(tmp_path: Path) -> None:
