@@ -25,8 +25,6 @@ OLDEST_SERVER = (2, 10, 0)
 NOT_ENABLED = (10039, 10076)
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
-CONSUMER_EXISTS = (10105, 10148)
-SUBJECTS_OVERLAP = 10065
 # What a producer meets: the stream is full, or has no room on the broker's disk.
 STREAM_FULL = 10077
 NO_ROOM = (10047, 10023)
