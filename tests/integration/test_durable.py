@@ -278,8 +278,10 @@ def test_a_group_whose_durable_is_gone_keeps_its_messages_while_another_group_tr
         assert files(fleet, "a") == files(fleet, "b")
 
 
-def test_a_forgotten_group_holds_nobody_back(tmp_path: Path) -> None:
-    with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
+@contextlib.contextmanager
+def one_group_left(folder: Path) -> Iterator[tuple[DurableFleet, Shipper, Shipper, bytes]]:
+    """A small stream of which the groups a and b have read what was written, and b has been stopped since a saw it."""
+    with fleet_in(folder, max_bytes="1MiB") as fleet:
         producer, a, b = fleet.producer(), fleet.consumer(group="a"), fleet.consumer(group="b")
         with producer, a, b:
             reading(a)
@@ -289,12 +291,17 @@ def test_a_forgotten_group_holds_nobody_back(tmp_path: Path) -> None:
             fleet.expect(written, "b", 40)
             time.sleep(6)  # until a has looked at who reads the stream
             assert b.stop() == 0
-            written += fleet.write(60_000, "b is no more")
-            producer.wait_for_log("the stream is full", 60)
-            forgotten = run_shipper("forget", "b", env=fleet.common)
-            assert forgotten.returncode == 0, forgotten.stderr
-            fleet.expect(written, "a", 60)
-            assert [program.stop() for program in (producer, a)] == [0, 0]
+            yield fleet, producer, a, written
+
+
+def test_a_forgotten_group_holds_nobody_back(tmp_path: Path) -> None:
+    with one_group_left(tmp_path) as (fleet, producer, a, written):
+        written += fleet.write(60_000, "b is no more")
+        producer.wait_for_log("the stream is full", 60)
+        forgotten = run_shipper("forget", "b", env=fleet.common)
+        assert forgotten.returncode == 0, forgotten.stderr
+        fleet.expect(written, "a", 60)
+        assert [program.stop() for program in (producer, a)] == [0, 0]
 
 
 def test_a_second_archive_host_waits_until_the_partition_is_released_or_taken_over(fleet: DurableFleet) -> None:
@@ -452,23 +459,14 @@ def test_a_line_as_long_as_a_message_may_be_fits_into_a_small_stream(tmp_path: P
 
 
 def test_a_group_that_only_an_archive_remembers_is_named_and_can_be_forgotten(tmp_path: Path) -> None:
-    with fleet_in(tmp_path, max_bytes="1MiB") as fleet:
-        producer, a, b = fleet.producer(), fleet.consumer(group="a"), fleet.consumer(group="b")
-        with producer, a, b:
-            reading(a)
-            reading(b)
-            written = fleet.write(100, "both")
-            fleet.expect(written, "a")
-            fleet.expect(written, "b", 40)
-            time.sleep(6)  # until a has looked at who reads the stream
-            assert b.stop() == 0
-            fleet.ask(lambda js: js.delete_consumer(STREAM, "b"))
-            written += fleet.write(60_000, "b is no more")
-            a.wait_for_log("Stream logs-p0 is held back by the group b", 60)
-            refused = run_shipper("forget", "b", env=fleet.common)
-            assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-            assert run_shipper("forget", "--force", "b", env=fleet.common).returncode == 0
-            fleet.expect(written, "a", 60)
+    with one_group_left(tmp_path) as (fleet, _producer, a, written):
+        fleet.ask(lambda js: js.delete_consumer(STREAM, "b"))
+        written += fleet.write(60_000, "b is no more")
+        a.wait_for_log("Stream logs-p0 is held back by the group b", 60)
+        refused = run_shipper("forget", "b", env=fleet.common)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert run_shipper("forget", "--force", "b", env=fleet.common).returncode == 0
+        fleet.expect(written, "a", 60)
 
 
 def test_a_stream_made_anew_while_a_group_is_away_keeps_everything_for_it(tmp_path: Path) -> None:
