@@ -77,6 +77,8 @@ def environment() -> dict[str, str]:
         "CONTAINERS_CONF": str(LAB / "etc" / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(LAB / "etc" / "storage.conf"),
         "SHIPPER_LAB_TAG": tag(),
+        # What Molecule remembers of hosts goes when they do.
+        "MOLECULE_EPHEMERAL_DIRECTORY": "/run/shipper-lab/molecule/scenario",
     }
 
 
