@@ -50,7 +50,7 @@ VARIABLES = (
     ),
     Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
     Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
-    Variable("HOSTNAME", ("producer", "partition"), "HOST", "this host's name, instead of the operating system's"),
+    Variable("HOSTNAME", (*_SERVICES, "partition"), "HOST", "this host's name, instead of the operating system's"),
     Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
     Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
@@ -127,10 +127,12 @@ class ProducerSettings:
 
 @dataclass(frozen=True)
 class ConsumerSettings:
-    """What one worker reads and where it writes: rotate and max_age in seconds. stream is what the names of the
-    partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are taken."""
+    """What one worker of a host reads and where it writes: rotate and max_age in seconds. stream is what the names of
+    the partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are
+    taken."""
 
     broker: BrokerSettings
+    host: str
     prefix: str
     partitions: tuple[int, ...]
     directory: str
@@ -215,8 +217,8 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
     )
 
 
-def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSettings:
-    """Raises SettingError."""
+def consumer_settings(env: Environment, os_host: str, take_over: bool = False) -> ConsumerSettings:
+    """The consumer's settings; os_host is the operating system's name for this host. Raises SettingError."""
     broker = broker_settings(env)
     prefix = subject_prefix(env)
     rotate = _duration(env, "SHIPPER_ROTATE", "1d")
@@ -224,6 +226,7 @@ def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSett
     output = _required(env, "SHIPPER_OUTPUT", "name the file below a host's folder, such as messages-%Y%m%d")
     return ConsumerSettings(
         broker=broker,
+        host=host_name(env, os_host),
         prefix=prefix,
         partitions=_partitions(env.get("SHIPPER_READ_PARTITIONS") or "0"),
         directory=_required(env, "SHIPPER_DIRECTORY", "name the root folder of the archive"),
