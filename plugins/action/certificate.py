@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Look at the host, sign what is needed, put it there."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         result.pop("invocation", None)
@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
         there = authority.exists()
         request, now = found["request"], found["certificate"]
         if not there:
-            reason: Optional[str] = "there is no CA yet"
+            reason: str | None = "there is no CA yet"
         elif now is None:
             reason = "there is none yet"
         else:

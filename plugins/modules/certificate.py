@@ -110,7 +110,7 @@ reason:
 
 import os
 import tempfile
-from typing import Any, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -129,7 +129,9 @@ class Files:
         self._module = module
         self._openssl = module.get_bin_path("openssl", opt_dirs=["/usr/local/bin", "/usr/bin"])
         if self._openssl is None:
-            module.fail_json(msg="this host has no openssl, which makes its key: install it, or set shipper_tls=provided")
+            module.fail_json(
+                msg="this host has no openssl, which makes its key: install it, or set shipper_tls=provided"
+            )
 
     def look(self) -> dict[str, Any]:
         """What is there, after a missing key was made; None for what is not."""
@@ -184,7 +186,7 @@ class Files:
             os.mkdir(path, 0o700)
             self._set_attributes(path, _FOLDER_MODE, note=False)
 
-    def _write(self, path: str, content: str, mode: Optional[str] = None) -> None:
+    def _write(self, path: str, content: str, mode: str | None = None) -> None:
         handle, new = tempfile.mkstemp(prefix=".shipper-", dir=os.path.dirname(path))
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
@@ -208,7 +210,7 @@ class Files:
         self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
 
 
-def _read(path: str) -> Optional[str]:
+def _read(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

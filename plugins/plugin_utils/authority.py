@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 AUTHORITY_DAYS = 3650
 # A host's clock may be behind the controller's.
@@ -27,6 +26,7 @@ _BACKDATED = datetime.timedelta(hours=1)
 _COMMON_NAME_MOST = 64
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,253}\Z")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\n.*?-----END CERTIFICATE-----\n", re.DOTALL)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _USAGES = {
     "client": ("clientAuth", "TLS Web Client Authentication"),
     "server": ("serverAuth", "TLS Web Server Authentication"),
@@ -188,7 +188,7 @@ class Authority:
         names: Sequence[str],
         usages: Sequence[str],
         days: int,
-        begins: Optional[datetime.datetime] = None,
+        begins: datetime.datetime | None = None,
     ) -> str:
         """A certificate for the key of a signing request, PEM. Of the request nothing else counts: whoever wrote it
         has no say in names and usages. It ends with the authority at the latest."""
@@ -225,11 +225,11 @@ class Authority:
     def renewal(
         self,
         certificate: str,
-        request: Optional[str],
+        request: str | None,
         names: Sequence[str],
         usages: Sequence[str],
-        now: Optional[datetime.datetime] = None,
-    ) -> Optional[str]:
+        now: datetime.datetime | None = None,
+    ) -> str | None:
         """Why a certificate must be made anew, in a few words; None where it need not. request is of the key that lies
         beside it."""
         try:
@@ -284,7 +284,7 @@ def _date(printed: str, name: str) -> datetime.datetime:
     match = re.search(r"%s *: (\w{3}) +(\d+) (\d+:\d+:\d+) (\d+) GMT" % name.strip(), printed)
     if match is None:
         raise AuthorityProblem("a certificate's dates cannot be read")
-    month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split().index(match.group(1)) + 1
+    month = _MONTHS.index(match.group(1)) + 1
     clock = [int(part) for part in match.group(3).split(":")]
     return datetime.datetime(int(match.group(4)), month, int(match.group(2)), *clock, tzinfo=datetime.timezone.utc)
 
