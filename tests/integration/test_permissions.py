@@ -56,7 +56,7 @@ def test_everybody_can_do_their_work_in_durable_mode(tmp_path: Path, auth: str, 
         for turn in range(12):
             fleet.write(VICTIM, 20_000, "turn %d" % turn)
         for host, reader in ((VICTIM, "a2"), (EVIL, "a1"), ("a2", "a1")):
-            fleet.expect(host, reader)
+            fleet.expect(host, reader, seconds=120)
             fleet.expect(host, "b1")
 
         rows = json.loads(fleet.admin("status", "--json"))
