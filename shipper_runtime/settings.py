@@ -297,10 +297,7 @@ def stream_limits(env: Environment) -> StreamLimits:
     """Raises SettingError."""
     name = "SHIPPER_STREAM_MAX_BYTES"
     size = env.get(name) or "1GiB"
-    match = _SIZE.match(size)
-    if match is None:
-        raise SettingError(name, size, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
-    max_bytes = int(match.group(1)) * _UNITS[match.group(2)]
+    max_bytes = parse_size(name, size)
     if max_bytes < _STREAM_BYTES_LEAST:
         raise SettingError(name, size, "no stream can work with so little; use 1MiB or more")
     if max_bytes > _STREAM_BYTES_MOST:
@@ -318,6 +315,14 @@ def stream_limits(env: Environment) -> StreamLimits:
         remedy = "the broker cannot know a message for longer than it is kept; use SHIPPER_STREAM_MAX_AGE or less"
         raise SettingError("SHIPPER_STREAM_DUPLICATES", env.get("SHIPPER_STREAM_DUPLICATES") or "2m", remedy)
     return StreamLimits(max_bytes, replicas, max_age, duplicates)
+
+
+def parse_size(name: str, value: str) -> int:
+    """The bytes of a size such as 1GiB. Raises SettingError, with the variable's name."""
+    match = _SIZE.match(value)
+    if match is None:
+        raise SettingError(name, value, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
+    return int(match.group(1)) * _UNITS[match.group(2)]
 
 
 def _required(env: Environment, name: str, remedy: str) -> str:
