@@ -17,6 +17,7 @@ sys.path.insert(0, "/opt/shipper/current")
 sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]  # what import takes for "not there"
 
 import nats  # noqa: E402  # on the path just now
+
 from shipper_runtime import envfile  # noqa: E402
 from shipper_runtime.partition import partition  # noqa: E402
 
