@@ -166,7 +166,7 @@ def partition_table(rows: Sequence[Row]) -> str:
         [
             (
                 str(row.partition), row.stream, _text(row.group), _text(row.owner), _text(row.lag_messages),
-                _span(row.lag_seconds), _size(row.bytes), _size(row.max_bytes), _span(row.last_commit_seconds, " ago"),
+                span(row.lag_seconds), _size(row.bytes), _size(row.max_bytes), span(row.last_commit_seconds, " ago"),
                 _note(row),
             )
             for row in rows
@@ -180,7 +180,7 @@ def host_table(rows: Sequence[HostRow]) -> str:
     return table(
         ("HOST", "PARTITION", "SEQUENCE", "SEEN", "COMMITTED"),
         [
-            (row.host, str(row.partition), str(row.sequence), _span(row.last_seen_seconds, " ago"), _committed(row))
+            (row.host, str(row.partition), str(row.sequence), span(row.last_seen_seconds, " ago"), _committed(row))
             for row in rows
         ],
         right=(1, 2, 3),
@@ -244,7 +244,8 @@ def _text(value: str | int | None) -> str:
     return "-" if value is None else printable(str(value))
 
 
-def _span(seconds: float | None, more: str = "") -> str:
+def span(seconds: float | None, more: str = "") -> str:
+    """So long, in its largest unit of which there are two; "-" where that is not known."""
     if seconds is None:
         return "-"
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
