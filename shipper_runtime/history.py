@@ -99,8 +99,8 @@ def hole_table(history: History) -> str:
     """The holes as text; what is counted is bytes of a host's file, or messages where there is no host."""
     rows = [
         (
-            "%d to %d" % (hole.first, hole.last - 1), "bytes" if hole.host else "messages", hole.stream, hole.host or "-",
-            printable(hole.source) if hole.source else "-", span(hole.seconds, " ago"),
+            "%d to %d" % (hole.first, hole.last - 1), "bytes" if hole.host else "messages", hole.stream,
+            hole.host or "-", printable(hole.source) if hole.source else "-", span(hole.seconds, " ago"),
         )
         for hole in history.holes
     ]  # fmt: skip
