@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from .errors import LedgerError, printable
 from .ledger import FOLDER, NAME
-from .status import span, table
+from .tables import span, table
 
 _HOLES_SHOWN = 1000
 
