@@ -112,7 +112,7 @@ def _remedy(value: Any, option: Mapping[str, Any]) -> str:
         return ""
     choices, kind = option.get("choices"), option.get("type")
     if choices and value not in choices:
-        return "use %s or %s" % (", ".join(choices[:-1]), choices[-1])
+        return "use %s or %s" % (", ".join(str(choice) for choice in choices[:-1]), choices[-1])
     if kind == "int" and not re.match(r"-?[0-9]+\Z", str(value)):
         return "use a whole number"
     if kind == "bool" and str(value).lower() not in _BOOLEANS:
