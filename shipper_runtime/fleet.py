@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import identities
 from .assignment import PARTITIONS_MAX, distribute, partition_range
+from .identities import named
 from .partition import is_host
 
 PREFIXES = ("producer", "consumer", "broker", "shipper")
@@ -21,12 +23,11 @@ PARTITIONS = {"producer": "producer_partitions", "consumer": "consumer_partition
 HOSTNAME = "producer_hostname"
 READ_PARTITIONS = "consumer_read_partitions"
 GROUPS = ("consumer_group", "shipper_group")
-VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS)
+VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS, *identities.VARIABLES)
 DEFAULT_GROUP = "archive"
 # How many hosts at a time: Ansible would stumble over it only when it comes to them.
 SERIAL = "shipper_serial"
 
-_NAMED = 3
 # What Ansible takes for one.
 _BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0", "1.0", "0.0"))
 Inventory = Mapping[str, Mapping[str, Any]]
@@ -56,7 +57,9 @@ def plan_fleet(
     """
     plan = Plan()
     _agree_on_partitions(plan, inventory, producers, consumers or (), default_partitions)
-    _check_names(plan, inventory, producers)
+    _check_names(plan, inventory, producers, consumers or ())
+    members = list(dict.fromkeys([*producers, *(consumers or ())]))
+    plan.problems += identities.problems(inventory, members, consumers or ())
     if plan.problems or consumers is None:
         return plan
     if producers and not consumers:
@@ -196,7 +199,7 @@ def _agree_on_partitions(
     plan.partitions = count or 0
 
 
-def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str]) -> None:
+def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str], consumers: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for host in producers:
         given = inventory[host].get(HOSTNAME)
@@ -211,6 +214,12 @@ def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str]) -> 
             plan.problems.append(
                 "%s and %s both ship as %s: give them different names in producer_hostname" % (seen[name], host, name)
             )
+    plan.problems += [
+        "the host name %s cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty "
+        "labels, in the inventory" % host
+        for host in consumers
+        if not is_host(host)
+    ]
 
 
 def group_of(variables: Mapping[str, Any]) -> str:
@@ -284,10 +293,3 @@ def _partitions(numbers: Sequence[int], one: str, several: str) -> str:
     if len(numbers) == 1:
         return "partition %d %s" % (numbers[0], one)
     return "partitions %s %s" % (named([str(number) for number in numbers]), several)
-
-
-def named(names: Sequence[str]) -> str:
-    """The first few of them, and how many more there are."""
-    if len(names) <= _NAMED:
-        return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    return "%s and %d more" % (", ".join(names[:_NAMED]), len(names) - _NAMED)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fleet import named
+from .identities import named
 from .tables import size, span, table
 
 _ROWS_SHOWN = 50

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .broker import connected, inbox_prefix
+from .broker import connected
 from .errors import ApiError, BrokerError, NoResponders, NotShipped, SettingError, StateError, printable
 from .globs import check_patterns, expand, is_glob
 from .identity import Key, Record
 from .jetstream import JetStream
+from .permissions import inbox_prefix
 from .positions import NAME, UNREADABLE, parse
 from .settings import ProducerSettings
 from .siblings import Folders

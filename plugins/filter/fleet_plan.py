@@ -14,6 +14,7 @@ description:
   - Finds hosts that disagree about the number of partitions, partitions that nobody or more than one consumer of a
     group reads, names that cannot be part of a subject or that two hosts have, and variables that are misspelt or
     have a value that is none of their choices, no number or no boolean.
+  - Finds hosts that the brokers could not tell apart, and a C(shipper_secret) that is none, without printing it.
 options:
   _input:
     description: Ansible's C(hostvars).
@@ -92,7 +93,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import raw_variables, values
+from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import Inventory
 from ansible_collections.logfleet.shipper.plugins.plugin_utils.specification import documented
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
     HOSTNAME,
@@ -120,6 +121,7 @@ def fleet_plan(
     if missing:
         raise AnsibleFilterError("fleet_plan: the inventory has no host %s" % ", ".join(missing))
     inventory, narrow_values = {}, {}
+    reader = Inventory(hostvars)
     used = set(names)
     narrow = {
         name: option
@@ -127,10 +129,10 @@ def fleet_plan(
         if name == SERIAL or (name not in VARIABLES and _is_narrow(option))
     }
     for host in members if complete else hostvars:
-        variables = raw_variables(hostvars, host)
+        variables = reader.raw(host)
         used.update(variables)
-        inventory[host] = values(hostvars, host, variables, VARIABLES)
-        narrow_values[host] = values(hostvars, host, variables, narrow)
+        inventory[host] = reader.values(host, VARIABLES, variables)
+        narrow_values[host] = reader.values(host, narrow, variables)
     plan = plan_fleet(inventory, producers, consumers, partitions, limited)
     return {
         "partitions": plan.partitions,

@@ -73,7 +73,7 @@ _value:
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import raw_variables, values
+from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import Inventory
 from ansible_collections.logfleet.shipper.shipper_runtime import change
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import VARIABLES
 from ansible_collections.logfleet.shipper.shipper_runtime.page import as_page
@@ -92,7 +92,8 @@ def plan_change(
             % (new_consumers,)
         )
     hosts = dict.fromkeys([*producers, *consumers, *(host for host in new_consumers or () if host in hostvars)])
-    inventory = {host: values(hostvars, host, raw_variables(hostvars, host), VARIABLES) for host in hosts}
+    reader = Inventory(hostvars)
+    inventory = {host: reader.values(host, VARIABLES) for host in hosts}
     plan = change.plan_change(inventory, producers, consumers, partitions, new_consumers)
     if plan.problems:
         return {"problems": plan.problems, "lines": [], "page": "", "moving_hosts": [], "moving_partitions": []}

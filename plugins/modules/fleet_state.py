@@ -127,6 +127,11 @@ partitions:
         last_commit_seconds:
           description: How long ago something was committed.
           type: float
+rows:
+  description: Each partition and group, as C(shipper status --json) has them. For P(logfleet.shipper.broker_users#filter).
+  returned: always
+  type: list
+  elements: dict
 hosts:
   description: Each host of which the streams still hold a message.
   returned: always
@@ -219,7 +224,7 @@ from ansible_collections.logfleet.shipper.plugins.module_utils.program import OP
 
 
 def _nothing(why: str) -> dict[str, Any]:
-    empty: dict[str, Any] = {name: [] for name in ("partitions", "hosts", "silent", "unexpected", "holes")}
+    empty: dict[str, Any] = {name: [] for name in ("partitions", "rows", "hosts", "silent", "unexpected", "holes")}
     return {**empty, "remembered": {}, "msg": why}
 
 
@@ -260,6 +265,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         partitions=partitions(rows),
+        rows=rows,
         hosts=hosts,
         silent=[] if expected is None else silent(expected, last_seen(hosts, remembered, *memories), after),
         unexpected=[] if expected is None else unexpected(expected, hosts),
