@@ -49,7 +49,7 @@ def test_the_tarball_is_complete_and_clean_and_installs_without_a_network(fleet:
     built = fleet.ansible("ansible-galaxy", "collection", "build", str(tree))
     assert built.code == 0, built.output
     (tarball,) = fleet.folder.glob("*.tar.gz")
-    assert tarball.name == "logfleet-shipper-0.1.0.tar.gz"
+    assert tarball.name == "logfleet-shipper-0.2.0.tar.gz"
     with tarfile.open(tarball) as archive:
         names = set(archive.getnames())
     assert {name.split("/")[0] for name in names} <= TOP
