@@ -72,14 +72,13 @@ def run(scenario: str) -> Outcome:
             file.write(b"not done after %d seconds: ended\n" % LIMIT_SECONDS)
             code = 1
     output = log.read_text(errors="replace")
+    reason = why(output) if code != 0 else left_out(output)
     names = hosts(scenario)
-    if code != 0:
+    if reason:
         output += "".join(journal(name) for name in names)
     if names:
         subprocess.run(["podman", "rm", "--force", "--time", "0", *names], stdout=subprocess.DEVNULL, check=False)
-    return Outcome(
-        scenario, time.monotonic() - started, output, "" if code == 0 else why(log.read_text(errors="replace"))
-    )
+    return Outcome(scenario, time.monotonic() - started, output, reason)
 
 
 def hosts(scenario: str) -> list[str]:
@@ -108,6 +107,11 @@ def why(output: str) -> str:
     )
     found = [lines[task], *lines[failed[0] : end]]
     return "\n".join([*found[: 2 * _SHOWN], *([] if len(found) <= 2 * _SHOWN else ["..."])])
+
+
+def left_out(output: str) -> str:
+    """What Molecule did not do and did not fail for."""
+    return "\n".join(line for line in output.splitlines() if "Missing playbook" in line and "dependency" not in line)
 
 
 def write_report(path: Path, outcomes: list[Outcome]) -> None:
