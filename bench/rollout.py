@@ -75,7 +75,9 @@ class Playbooks:
         self._call("ansible-galaxy", "collection", "install", "--offline", str(tarball))
 
     def run(self, playbook: str) -> str:
-        return self._call("ansible-playbook", "-i", str(SHARED / "inventory.yml"), "-i", str(self._inventory), playbook)
+        return self._call(
+            "ansible-playbook", "-i", str(SHARED / "inventory" / "hosts.yml"), "-i", str(self._inventory), playbook
+        )
 
     def _call(self, program: str, *arguments: str) -> str:
         command = [str(BIN / program), *arguments]
