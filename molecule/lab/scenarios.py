@@ -127,10 +127,16 @@ def write_report(path: Path, outcomes: list[Outcome]) -> None:
 def main(arguments: list[str]) -> int:
     """Runs what is asked for; the exit code."""
     parser = argparse.ArgumentParser(description="Runs Molecule scenarios in the lab.")
-    parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help="of %s; all without" % ", ".join(SCENARIOS))
+    parser.add_argument(
+        "scenarios",
+        metavar="SCENARIO",
+        nargs="*",
+        help="of %s; without, what the variable SCENARIO names, or all" % ", ".join(SCENARIOS),
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many run beside each other (default: 2)")
     parser.add_argument("--junitxml", metavar="FILE", type=Path, help="write a report")
     options = parser.parse_args(arguments)
+    options.scenarios = options.scenarios or os.environ.get("SCENARIO", "").split()
     for scenario in options.scenarios:
         if scenario not in SCENARIOS:
             parser.error("no scenario %r: there are %s" % (scenario, ", ".join(SCENARIOS)))
