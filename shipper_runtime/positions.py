@@ -41,6 +41,9 @@ class PositionStore:
     The folder is made where it is missing, and locked against a second producer until close(). first_start tells that
     there was no file of positions. Everything is called from one thread, except write().
 
+    The lives that were in the file stay known until confirmed(), even if their files are gone: what was sent of them
+    last before a crash may be in the stream without having been acknowledged here.
+
     Raises StateError when the folder cannot be used, is in use, or holds a file that cannot be understood: then nothing
     is guessed, because to start over silently would send every file once more.
     """
@@ -54,6 +57,7 @@ class PositionStore:
         self._writing = threading.Lock()
         self._newest: bytes | None = None
         self._durable: set[str] = set()
+        self._unconfirmed: set[str] = set()
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -100,8 +104,10 @@ class PositionStore:
             for entry in document["lives"]:
                 record = _decode(entry)
                 self.records.setdefault(record.source, []).append(record)
+                self._unconfirmed.add(record.life)
                 if record.head_length:
                     self._durable.add(record.life)
+            self._unconfirmed.update(str(life) for life in document.get("unconfirmed", []))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StateError(
                 "%s: not a file of positions (%s); restore it from a backup, or move it away to begin all files anew"
@@ -116,8 +122,14 @@ class PositionStore:
             self.acknowledged[stream] = Acknowledged(partition, sequence)
 
     def knows(self, life: str) -> bool:
-        """Whether a life is among the records."""
-        return any(record.life == life for records in self.records.values() for record in records)
+        """Whether a life is among the records, or was when they were read."""
+        return life in self._unconfirmed or any(
+            record.life == life for records in self.records.values() for record in records
+        )
+
+    def confirmed(self) -> None:
+        """The stream has nothing that these positions do not know."""
+        self._unconfirmed.clear()
 
     def durable(self, record: Record) -> bool:
         """Whether the record's life, and by what it is known, has been saved; the offset may be older."""
@@ -127,9 +139,11 @@ class PositionStore:
         """All records as they are now, for write(); the store counts as clean from here on."""
         entries = [_encode(record) for records in self.records.values() for record in records]
         streams = json.dumps({stream: dataclasses.asdict(last) for stream, last in self.acknowledged.items()})
-        data = b'{"version": %d, "acknowledged": %b, "lives": [\n%b\n]}\n' % (
+        gone = self._unconfirmed.difference(record.life for records in self.records.values() for record in records)
+        data = b'{"version": %d, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
             VERSION,
             streams.encode(),
+            json.dumps(sorted(gone)).encode(),
             b",\n".join(entries),
         )
         self._newest = data

@@ -186,22 +186,25 @@ class _Producer:
 
     async def _clear(self) -> None:
         """Before anything is sent: the positions must not be older than what the stream has. Raises StateError."""
-        if self._settings.stream is None or self._settings.fresh:
-            return
+        if self._settings.stream is not None and not self._settings.fresh:
+            await self._compare(self._settings.stream)
+        self._store.confirmed()
+
+    async def _compare(self, stream: str) -> None:
         repeat = Retry()
         while True:
             link = await self._broker.link()
             try:
-                await check_positions(link, self._settings.stream, self._settings.subject, self._store)
+                await check_positions(link, stream, self._settings.subject, self._store)
                 return
             except ConnectionLost:
                 continue
             except PublishRefused as refusal:
-                logger.warning("Cannot compare the positions with stream %s: %s", self._settings.stream, refusal)
+                logger.warning("Cannot compare the positions with stream %s: %s", stream, refusal)
                 return
             except BrokerError as error:
                 pause = repeat.after(error, time.monotonic())
-                self._waiting("Waiting for stream %s: %s", self._settings.stream, repeat.said or error)
+                self._waiting("Waiting for stream %s: %s", stream, repeat.said or error)
                 await asyncio.sleep(pause)
 
     def _save_sometimes(self, now: float) -> None:
