@@ -22,6 +22,8 @@ from environments import MAIN, ROOT
 BUILD = CACHE / "docsite"
 COLLECTIONS = BUILD / "collections"
 SOURCES = BUILD / "rst"
+# What who runs it reads; the others follow.
+FIRST = ("readme.md", "guide.md", "security.md", "metrics.md")
 # README.md is at the top for GitHub, and among the other pages here.
 _TO_README = re.compile(r"\]\(\.\./README\.md")
 _FROM_README = re.compile(r"\]\(docs/(\w+\.md)")
@@ -47,6 +49,23 @@ def _linked(folder: Path, link: str) -> str:
     return _FILES_AT + place.relative_to(ROOT).as_posix()
 
 
+def _add_pages(folder: Path) -> None:
+    """Beside pages.rst, which is all that antsibull-docs knows of them, and gets their list."""
+    found = pages()
+    for name, text in found.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    order = [*FIRST, *(name for name in sorted(found) if name not in FIRST)]
+    with (folder / "pages.rst").open("a", encoding="utf-8") as file:
+        file.write("\n.. toctree::\n    :maxdepth: 2\n\n%s" % "".join("    %s\n" % Path(name).stem for name in order))
+
+
+def _expected() -> set[str]:
+    """A page for everything: plugins, roles, and what is in docs/."""
+    kinds = {"filter": "plugins/filter/*.py", "module": "plugins/modules/*.py", "role": "roles/*"}
+    found = {"%s_%s.html" % (path.stem, kind) for kind, pattern in kinds.items() for path in ROOT.glob(pattern)}
+    return found | {"docsite/%s.html" % Path(name).stem for name in pages()}
+
+
 def build(target: Path) -> int:
     """Build into target, which is made anew; the exit code."""
     shutil.rmtree(BUILD, ignore_errors=True)
@@ -70,11 +89,14 @@ def build(target: Path) -> int:
         if code != 0:
             return code
         if command is documents:
-            for name, text in pages().items():
-                (SOURCES / "docsite").mkdir(exist_ok=True)
-                (SOURCES / "docsite" / name).write_text(text, encoding="utf-8")
+            _add_pages(SOURCES / "docsite")
+    html = BUILD / "build" / "html"
+    missing = sorted(name for name in _expected() if not (html / name).exists())
+    if missing:
+        print("The docsite lacks %s" % ", ".join(missing), file=sys.stderr)
+        return 1
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(BUILD / "build" / "html", target)
+    shutil.copytree(html, target)
     print("The docsite is in %s" % target)
     return 0
 

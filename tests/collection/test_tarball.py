@@ -28,6 +28,7 @@ KINDS = (
     r"changelogs/fragments/[\w.-]+\.yml",
     r"docs/\w+\.(md|svg)",
     r"docs/docsite/\w[\w-]+\.(py|yml)",
+    r"docs/docsite/rst/\w+\.rst",
     r"docs/monitoring/\w+\.(json|yml)",
     r"meta/[\w-]+\.yml",
     r"playbooks/[\w-]+\.yml",
