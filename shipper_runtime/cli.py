@@ -67,7 +67,7 @@ def _producer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 def _consumer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import consumer
 
-    settings = consumer_settings(env, options.take_over)
+    settings = consumer_settings(env, socket.gethostname(), options.take_over)
     consumer.check(settings)
     if options.check:
         numbers = ",".join(str(number) for number in settings.partitions)

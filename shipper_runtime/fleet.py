@@ -14,7 +14,7 @@ from typing import Any
 from .assignment import PARTITIONS_MAX, distribute, partition_range
 from .partition import is_host
 
-PREFIXES = ("producer", "consumer", "shipper")
+PREFIXES = ("producer", "consumer", "broker", "shipper")
 # The inventory variables that concern more than one host.
 PARTITIONS = {"producer": "producer_partitions", "consumer": "consumer_partitions", "fleet": "shipper_partitions"}
 HOSTNAME = "producer_hostname"

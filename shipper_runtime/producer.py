@@ -14,10 +14,11 @@ import random
 import time
 
 from .blocks import Block
-from .broker import Broker, check_broker, inbox_prefix
-from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, check_positions
+from .broker import Broker, check_broker
+from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, Unanswered, check_positions
 from .errors import BrokerError, ConnectionLost, PublishRefused
 from .meters import ProducerMeters, serving
+from .permissions import inbox_prefix
 from .positions import PositionStore
 from .service import Rarely, Service
 from .settings import ProducerSettings
@@ -189,10 +190,11 @@ class _Producer:
         if self._settings.stream is None or self._settings.fresh:
             return
         repeat = Retry()
+        may_ask_why = True
         while True:
             link = await self._broker.link()
             try:
-                await check_positions(link, self._settings.stream, self._settings.subject, self._store)
+                await check_positions(link, self._settings.stream, self._settings.subject, self._store, may_ask_why)
                 return
             except ConnectionLost:
                 continue
@@ -200,6 +202,7 @@ class _Producer:
                 logger.warning("Cannot compare the positions with stream %s: %s", self._settings.stream, refusal)
                 return
             except BrokerError as error:
+                may_ask_why = may_ask_why and not isinstance(error, Unanswered)
                 pause = repeat.after(error, time.monotonic())
                 self._waiting("Waiting for stream %s: %s", self._settings.stream, repeat.said or error)
                 await asyncio.sleep(pause)

@@ -50,7 +50,7 @@ VARIABLES = (
     ),
     Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
     Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
-    Variable("HOSTNAME", ("producer", "partition"), "HOST", "this host's name, instead of the operating system's"),
+    Variable("HOSTNAME", (*_SERVICES, "partition"), "HOST", "this host's name, instead of the operating system's"),
     Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
     Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
@@ -127,10 +127,12 @@ class ProducerSettings:
 
 @dataclass(frozen=True)
 class ConsumerSettings:
-    """What one worker reads and where it writes: rotate and max_age in seconds. stream is what the names of the
-    partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are taken."""
+    """What one worker of a host reads and where it writes: rotate and max_age in seconds. stream is what the names of
+    the partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are
+    taken."""
 
     broker: BrokerSettings
+    host: str
     prefix: str
     partitions: tuple[int, ...]
     directory: str
@@ -215,8 +217,8 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
     )
 
 
-def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSettings:
-    """Raises SettingError."""
+def consumer_settings(env: Environment, os_host: str, take_over: bool = False) -> ConsumerSettings:
+    """The consumer's settings; os_host is the operating system's name for this host. Raises SettingError."""
     broker = broker_settings(env)
     prefix = subject_prefix(env)
     rotate = _duration(env, "SHIPPER_ROTATE", "1d")
@@ -224,6 +226,7 @@ def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSett
     output = _required(env, "SHIPPER_OUTPUT", "name the file below a host's folder, such as messages-%Y%m%d")
     return ConsumerSettings(
         broker=broker,
+        host=host_name(env, os_host),
         prefix=prefix,
         partitions=_partitions(env.get("SHIPPER_READ_PARTITIONS") or "0"),
         directory=_required(env, "SHIPPER_DIRECTORY", "name the root folder of the archive"),
@@ -294,10 +297,7 @@ def stream_limits(env: Environment) -> StreamLimits:
     """Raises SettingError."""
     name = "SHIPPER_STREAM_MAX_BYTES"
     size = env.get(name) or "1GiB"
-    match = _SIZE.match(size)
-    if match is None:
-        raise SettingError(name, size, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
-    max_bytes = int(match.group(1)) * _UNITS[match.group(2)]
+    max_bytes = parse_size(name, size)
     if max_bytes < _STREAM_BYTES_LEAST:
         raise SettingError(name, size, "no stream can work with so little; use 1MiB or more")
     if max_bytes > _STREAM_BYTES_MOST:
@@ -315,6 +315,14 @@ def stream_limits(env: Environment) -> StreamLimits:
         remedy = "the broker cannot know a message for longer than it is kept; use SHIPPER_STREAM_MAX_AGE or less"
         raise SettingError("SHIPPER_STREAM_DUPLICATES", env.get("SHIPPER_STREAM_DUPLICATES") or "2m", remedy)
     return StreamLimits(max_bytes, replicas, max_age, duplicates)
+
+
+def parse_size(name: str, value: str) -> int:
+    """The bytes of a size such as 1GiB. Raises SettingError, with the variable's name."""
+    match = _SIZE.match(value)
+    if match is None:
+        raise SettingError(name, value, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
+    return int(match.group(1)) * _UNITS[match.group(2)]
 
 
 def _required(env: Environment, name: str, remedy: str) -> str:

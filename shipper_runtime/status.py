@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, TypeVar
 
-from .broker import connected, inbox_prefix
+from .broker import connected
 from .errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, WireError, printable
 from .jetstream import STREAM_NOT_FOUND, JetStream, nanoseconds, place
 from .onlooker import onlooker
 from .ownership import OWNER, OWNER_HOST
 from .partition import partition_subject
+from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, partition_stream
 from .trim import durables, floor_of
 from .wire import subject_host
@@ -266,7 +267,7 @@ def _size(size: int | None) -> str:
 
 async def run(settings: FleetSettings, *, hosts: bool, as_json: bool) -> None:
     """Ask and print. A partition that cannot be asked is a row that says so; a broker that cannot is a BrokerError."""
-    async with connected(settings.broker, "shipper status", inbox_prefix("admin", "status")) as link:
+    async with connected(settings.broker, "shipper status", ADMIN_INBOX) as link:
         api = JetStream(link)
         # The first question: what is wrong with all of JetStream is said once, and not of each partition.
         broker_full = await _broker_full(api)

@@ -71,6 +71,13 @@ options:
           - When it fails nothing is changed, and what it printed is the message.
         type: list
         elements: str
+      together:
+        description:
+          - Whether a file goes live together with the file behind it, whose O(entries[].validate) sees both beside each
+            other, under their names, in one folder.
+          - For a configuration that includes other files. They must be in the same folder.
+        type: bool
+        default: false
       keep:
         description: The paths that O(entries[].state=absent) leaves alone.
         type: list
@@ -115,6 +122,7 @@ changed_paths:
 
 import glob
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -130,6 +138,8 @@ class Layout:
         self.changed: list[str] = []
         self.diffs: list[dict[str, str]] = []
         self._module = module
+        # Files that go live with the next one.
+        self._waiting: list[dict[str, Any]] = []
 
     def put(self, entry: dict[str, Any]) -> None:
         """Put one entry in place; fails with a sentence where that cannot be."""
@@ -172,34 +182,50 @@ class Layout:
             os.replace(new, path)
 
     def _put_file(self, entry: dict[str, Any]) -> None:
+        self._waiting.append(entry)
+        if entry["together"]:
+            return
+        entries, self._waiting = self._waiting, []
+        changed = [each for each in entries if self._differs(each)]
+        if changed and not self._module.check_mode:
+            self._replace(entries, changed)
+        for each in entries:
+            self._set_attributes(each, each["path"])
+
+    def _differs(self, entry: dict[str, Any]) -> bool:
         path = entry["path"]
-        secret = entry["content"] is None
-        content = (entry["secret"] if secret else entry["content"]).encode()
         now = None
         if os.path.lexists(path):
             with open(path, "rb") as file:
                 now = file.read()
-        if now != content:
-            if secret:
-                self._note(path, "what it held is a secret\n" if now else "", "what it holds is a secret\n")
-            else:
-                self._note(path, (now or b"").decode(errors="replace"), content.decode())
-            if not self._module.check_mode:
-                self._replace(entry, content)
-        self._set_attributes(entry, path)
+        if now == _content(entry):
+            return False
+        if entry["content"] is None:
+            self._note(path, "what it held is a secret\n" if now else "", "what it holds is a secret\n")
+        else:
+            self._note(path, (now or b"").decode(errors="replace"), entry["content"])
+        return True
 
-    def _replace(self, entry: dict[str, Any], content: bytes) -> None:
-        handle, new = tempfile.mkstemp(prefix=".shipper-", dir=os.path.dirname(entry["path"]))
+    def _replace(self, entries: list[dict[str, Any]], changed: list[dict[str, Any]]) -> None:
+        """Files are made beside where they belong, for a folder is switched at once only on its own file system."""
+        folder = os.path.dirname(entries[-1]["path"])
+        if any(os.path.dirname(entry["path"]) != folder for entry in entries):
+            self._module.fail_json(msg="%s: files that go live together must be in one folder" % entries[0]["path"])
+        staged = tempfile.mkdtemp(prefix=".shipper-", dir=folder)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            if entry["validate"]:
-                self._validate(entry, new)
-            self._module.set_fs_attributes_if_different(self._module.load_file_common_arguments(entry, path=new), False)
-            os.replace(new, entry["path"])
+            for entry in entries:
+                new = os.path.join(staged, os.path.basename(entry["path"]))
+                with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(_content(entry))
+                self._module.set_fs_attributes_if_different(
+                    self._module.load_file_common_arguments(entry, path=new), False
+                )
+            if entries[-1]["validate"]:
+                self._validate(entries[-1], os.path.join(staged, os.path.basename(entries[-1]["path"])))
+            for entry in changed:
+                os.replace(os.path.join(staged, os.path.basename(entry["path"])), entry["path"])
         finally:
-            if os.path.lexists(new):
-                os.unlink(new)
+            shutil.rmtree(staged)
 
     def _validate(self, entry: dict[str, Any], new: str) -> None:
         code, out, err = self._module.run_command([*entry["validate"], new])
@@ -234,6 +260,11 @@ class Layout:
         self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
 
 
+def _content(entry: dict[str, Any]) -> bytes:
+    text: str = entry["secret"] if entry["content"] is None else entry["content"]
+    return text.encode()
+
+
 def main() -> None:
     """Ansible's entry point."""
     module = AnsibleModule(
@@ -253,6 +284,7 @@ def main() -> None:
                     "content": {"type": "str"},
                     "secret": {"type": "str", "no_log": True},
                     "validate": {"type": "list", "elements": "str"},
+                    "together": {"type": "bool", "default": False},
                     "keep": {"type": "list", "elements": "str", "default": [], "no_log": False},
                     "mode": {"type": "str"},
                     "owner": {"type": "str"},

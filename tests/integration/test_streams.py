@@ -16,8 +16,9 @@ from typing import Any, Callable
 
 import pytest
 
-from shipper_runtime.broker import connected, inbox_prefix
+from shipper_runtime.broker import connected
 from shipper_runtime.jetstream import JetStream
+from shipper_runtime.permissions import inbox_prefix
 from shipper_runtime.settings import broker_settings
 from tests.support import NatsServer, run_shipper, wait_for
 
