@@ -21,6 +21,7 @@ _PARTITION = ("partition",)
 REFUSED = ("full", "no_room", "no_stream", "not_permitted", "no_answer", "other")
 # All the reasons of a WireError.
 REJECTED = (
+    "a server's answer, not a host's message",
     "bad host",
     "bad offset",
     *("bad %s" % name for name in (wire.SOURCE, wire.LIFE, wire.HEAD, wire.PARTIAL)),

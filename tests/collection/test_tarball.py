@@ -32,7 +32,7 @@ KINDS = (
     r"docs/monitoring/\w+\.(json|yml)",
     r"meta/[\w-]+\.yml",
     r"playbooks/[\w-]+\.yml",
-    r"plugins/(action|doc_fragments|filter|module_utils|modules)/\w+\.py",
+    r"plugins/(action|doc_fragments|filter|module_utils|modules|plugin_utils)/\w+\.py",
     r"roles/\w+/(defaults|handlers|meta|tasks|vars)/[\w.-]+\.yml",
     r"roles/\w+/templates/[\w.@-]+\.j2",
     r"roles/\w+/README\.md",
