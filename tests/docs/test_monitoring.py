@@ -8,6 +8,7 @@ import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,30 @@ _SELECTOR = re.compile(r"\b(shipper_[a-z_]+|up)\b(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'([a-z_]+)\s*(?:=~|!~|!=|=)\s*"')
 _CLAUSE = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
-Shown = dict[str, set[str]]
+Labels = dict[str, set[str]]
 
 
-def scrape(port: int) -> tuple[dict[str, str], Shown]:
-    """The types of the metrics that a program shows, and for each the names of its labels."""
+@dataclass(frozen=True)
+class Answer:
+    """What a program shows: the text, the types of its metrics, and the names of each one's labels."""
+
+    text: str
+    types: dict[str, str]
+    labels: Labels
+
+
+def scrape(port: int) -> Answer:
     with urllib.request.urlopen("http://127.0.0.1:%d/metrics" % port, timeout=5) as answer:
         text = answer.read().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
-    labels: Shown = {name: set() for name in types}
+    labels: Labels = {name: set() for name in types}
     for name, pairs in re.findall(r"^([a-z_]+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
         labels[name] |= set(re.findall(r'([a-z_]+)="', pairs))
-    return types, labels
+    return Answer(text, types, labels)
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[dict[str, str], Shown]]]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Answer]]:
     """What a producer, a consumer of streams and one without show, each at work."""
     folder = tmp_path_factory.mktemp("fleet")
     ports = {"producer": free_port(), "consumer": free_port(), "core": free_port()}
@@ -74,11 +83,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
 
 
 @pytest.fixture(scope="module")
-def labels(shown: dict[str, tuple[dict[str, str], Shown]]) -> Shown:
+def labels(shown: dict[str, Answer]) -> Labels:
     """All metrics, and the labels that each has in some program."""
-    together: Shown = {"up": set()}
-    for _types, of_program in shown.values():
-        for name, found in of_program.items():
+    together: Labels = {"up": set()}
+    for answer in shown.values():
+        for name, found in answer.labels.items():
             together.setdefault(name, set()).update(found)
     return together
 
@@ -105,20 +114,17 @@ def expressions() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("section", "programs"), [("Producer", ["producer"]), ("Consumer", ["consumer", "core"])])
-def test_the_page_documents_exactly_what_is_shown(
-    section: str, programs: list[str], shown: dict[str, tuple[dict[str, str], Shown]]
-) -> None:
+def test_the_page_documents_exactly_what_is_shown(section: str, programs: list[str], shown: dict[str, Answer]) -> None:
     """Names, types and labels."""
     page = documented(section)
     for program in programs:
-        types, _labels = shown[program]
-        assert types == {name: kind for name, (kind, _named) in page.items()}
+        assert shown[program].types == {name: kind for name, (kind, _named) in page.items()}
     for name, (_kind, named) in page.items():
-        assert named == set().union(*(shown[program][1][name] for program in programs)), name
+        assert named == set().union(*(shown[program].labels[name] for program in programs)), name
 
 
 @pytest.mark.parametrize("where", expressions())
-def test_every_metric_and_label_that_is_asked_for_is_there(where: str, labels: Shown) -> None:
+def test_every_metric_and_label_that_is_asked_for_is_there(where: str, labels: Labels) -> None:
     expr = expressions()[where]
     expr = re.sub(r"label_values\((.*), *(\w+)\)", r"count by (\2) (\1)", expr)
     found = _SELECTOR.findall(re.sub(r'"[^"]*"', '""', expr))
@@ -133,7 +139,7 @@ def test_every_metric_and_label_that_is_asked_for_is_there(where: str, labels: S
         assert {label.strip() for label in clause.split(",")} <= available, where
 
 
-def test_every_metric_is_on_the_dashboard(labels: Shown) -> None:
+def test_every_metric_is_on_the_dashboard(labels: Labels) -> None:
     text = " ".join(expr for where, expr in expressions().items() if where.startswith("panel"))
     assert set(labels) == {name for name, _braces in _SELECTOR.findall(text)}
 
@@ -142,12 +148,24 @@ def test_every_alert_is_told_of_on_the_page() -> None:
     assert set(re.findall(r"`(Shipper[A-Z]\w+)`", METRICS_PAGE)) == {rule["alert"] for rule in ALERTS}
 
 
-def test_what_the_dashboard_asks_is_promql(tmp_path: Path) -> None:
-    """Every panel's question, with its variables filled in, as a rule that promtool looks at."""
+@pytest.fixture(scope="module")
+def program() -> Path:
     try:
-        program = promtool()
+        return promtool()
     except NoPromtool as reason:
         pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("name", ["producer", "consumer", "core"])
+def test_what_a_program_shows_is_as_prometheus_wants_it(name: str, shown: dict[str, Answer], program: Path) -> None:
+    """Its own linter has nothing to say: not about the format, nor about names."""
+    check = [str(program), "check", "metrics"]
+    done = subprocess.run(check, input=shown[name].text, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_the_dashboard_asks_is_promql(program: Path, tmp_path: Path) -> None:
+    """Every panel's question, with its variables filled in, as a rule that promtool looks at."""
     rules = []
     for number, (where, expr) in enumerate(expressions().items()):
         if where.startswith("panel"):
