@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import identities
 from .assignment import PARTITIONS_MAX, distribute, partition_range
+from .identities import named
 from .partition import is_host
 
 PREFIXES = ("producer", "consumer", "broker", "shipper")
@@ -20,10 +22,9 @@ PARTITIONS = {"producer": "producer_partitions", "consumer": "consumer_partition
 HOSTNAME = "producer_hostname"
 READ_PARTITIONS = "consumer_read_partitions"
 GROUPS = ("consumer_group", "shipper_group")
-VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS)
+VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS, *identities.VARIABLES)
 DEFAULT_GROUP = "archive"
 
-_NAMED = 3
 Inventory = Mapping[str, Mapping[str, Any]]
 
 
@@ -51,7 +52,9 @@ def plan_fleet(
     """
     plan = Plan()
     _agree_on_partitions(plan, inventory, producers, consumers or (), default_partitions)
-    _check_names(plan, inventory, producers)
+    _check_names(plan, inventory, producers, consumers or ())
+    members = list(dict.fromkeys([*producers, *(consumers or ())]))
+    plan.problems += identities.problems(inventory, members, consumers or ())
     if plan.problems or consumers is None:
         return plan
     if producers and not consumers:
@@ -135,7 +138,7 @@ def _agree_on_partitions(
             "the fleet disagrees about the number of partitions: %s; give all hosts the same shipper_partitions, such "
             "as in group_vars/all"
             % ", ".join(
-                "%s is %s for %s" % (name, "not set" if number is None else number, _names(hosts))
+                "%s is %s for %s" % (name, "not set" if number is None else number, named(hosts))
                 for (name, number), hosts in sorted(claims.items(), key=lambda claim: (-len(claim[1]), claim[1]))
             )
         )
@@ -149,7 +152,7 @@ def _agree_on_partitions(
     plan.partitions = count or 0
 
 
-def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str]) -> None:
+def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str], consumers: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for host in producers:
         name = inventory[host].get(HOSTNAME)
@@ -164,6 +167,12 @@ def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str]) -> 
             plan.problems.append(
                 "%s and %s both ship as %s: give them different names in producer_hostname" % (seen[name], host, name)
             )
+    plan.problems += [
+        "the host name %s cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty "
+        "labels, in the inventory" % host
+        for host in consumers
+        if not is_host(host)
+    ]
 
 
 def _group(variables: Mapping[str, Any]) -> str:
@@ -195,7 +204,7 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
     if others and limited:
         plan.problems.append(
             "consumer_hosts is empty and the run is limited, so the share of %s cannot be computed: name all hosts "
-            "that archive in consumer_hosts" % _names(others)
+            "that archive in consumer_hosts" % named(others)
         )
     elif others:
         shares: dict[str, list[int]] = {host: [] for host in others}
@@ -209,7 +218,7 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
                 group,
                 "it" if len(unread) == 1 else "them",
                 READ_PARTITIONS,
-                _names(hosts),
+                named(hosts),
             )
         )
     if twice:
@@ -218,7 +227,7 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
             % (
                 _partitions(twice, "has", "have"),
                 group,
-                _names(sorted({host for number in twice for host in readers[number]})),
+                named(sorted({host for number in twice for host in readers[number]})),
                 "it" if len(twice) == 1 else "them",
                 READ_PARTITIONS,
             )
@@ -235,10 +244,4 @@ def _number(value: Any) -> int | None:
 def _partitions(numbers: Sequence[int], one: str, several: str) -> str:
     if len(numbers) == 1:
         return "partition %d %s" % (numbers[0], one)
-    return "partitions %s %s" % (_names([str(number) for number in numbers]), several)
-
-
-def _names(names: Sequence[str]) -> str:
-    if len(names) <= _NAMED:
-        return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    return "%s and %d more" % (", ".join(names[:_NAMED]), len(names) - _NAMED)
+    return "partitions %s %s" % (named([str(number) for number in numbers]), several)

@@ -13,6 +13,7 @@ description:
   - Looks at the inventory variables of all hosts at once, whether a run is limited to some of them or not.
   - Finds hosts that disagree about the number of partitions, partitions that nobody or more than one consumer of a
     group reads, names that cannot be part of a subject or that two hosts have, and variables that are misspelt.
+  - Finds hosts that the brokers could not tell apart, and a C(shipper_secret) that is none, without printing it.
 options:
   _input:
     description: Ansible's C(hostvars).
@@ -78,13 +79,13 @@ _value:
       type: dict
 """
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Callable
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import Inventory
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
     PREFIXES,
     VARIABLES,
@@ -108,13 +109,12 @@ def fleet_plan(
     if missing:
         raise AnsibleFilterError("fleet_plan: the inventory has no host %s" % ", ".join(missing))
     inventory = {}
+    reader = Inventory(hostvars)
     used = set(names)
     for host in members if complete else hostvars:
-        variables = _raw(hostvars, host)
+        variables = reader.raw(host)
         used.update(variables)
-        inventory[host] = {
-            name: _value(hostvars, host, name, variables[name]) for name in VARIABLES if name in variables
-        }
+        inventory[host] = reader.values(host, VARIABLES, variables)
     plan = plan_fleet(inventory, producers, consumers, partitions, limited)
     return {
         "partitions": plan.partitions,
@@ -122,16 +122,6 @@ def fleet_plan(
         "problems": misspelt(used, _known()) + plan.problems,
         "read_partitions": plan.read_partitions,
     }
-
-
-def _raw(hostvars: Any, host: str) -> Mapping[str, Any]:
-    """The variables as they are written: to template all of them would take minutes for 3,000 hosts."""
-    raw_get = getattr(hostvars, "raw_get", None)
-    return hostvars[host] if raw_get is None else raw_get(host)
-
-
-def _value(hostvars: Any, host: str, name: str, raw: Any) -> Any:
-    return hostvars[host][name] if "{" in str(raw) else raw
 
 
 @cache

@@ -370,7 +370,7 @@ def _becomes_route(brokers: Brokers, secured: str, name: str) -> bool:
     if secured == "mtls":
         tls = _tls_of_another(brokers, folder, name)
     else:
-        identity = "shipper-broker" if name == "b2" else name
+        identity = "shipper broker" if name == "b2" else name
         credentials = "shipper-broker:%s@" % permissions.password(SECRET, identity)
     (folder / "conf").write_text(
         'server_name: stranger\nlisten: "127.0.0.1:-1"\n'
