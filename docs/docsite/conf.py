@@ -11,8 +11,8 @@ myst_heading_anchors = 4
 
 default_role = "any"
 nitpicky = True
-# Of Ansible's own documentation; it is not here to be linked to.
-nitpick_ignore_regex = [("any", r"ansible\..*"), ("std:ref", r"ansible_.*|attributes_.*|common_return_values")]
+# Labels of Ansible's own documentation, which is not here to be linked to.
+nitpick_ignore_regex = [("any", r"ansible\..*"), ("std:ref", r"(?!ansible_collections\.logfleet\.).*")]
 
 highlight_language = "YAML+Jinja"
 pygments_style = "ansible"
