@@ -91,18 +91,10 @@ class PositionStore:
         except OSError as error:
             raise StateError("%s: cannot be read (%s)" % (printable(self._path), error.strerror)) from None
         try:
-            document = json.loads(content)
-            version = document["version"]
-            if version != VERSION:
-                raise ValueError("of version %s, this program knows %d" % (version, VERSION))
-            for stream, last in document.get("acknowledged", {}).items():
-                self.acknowledged[stream] = Acknowledged(int(last["partition"]), int(last["sequence"]))
-            for entry in document["lives"]:
-                record = _decode(entry)
-                self.records.setdefault(record.source, []).append(record)
-                if record.head_length:
-                    self._durable.add(record.life)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self.records, self.acknowledged = parse(content)
+            for records in self.records.values():
+                self._durable.update(record.life for record in records if record.head_length)
+        except UNREADABLE as error:
             raise StateError(
                 "%s: not a file of positions (%s); restore it from a backup, or move it away to begin all files anew"
                 % (printable(self._path), printable(str(error)))
@@ -181,6 +173,27 @@ class PositionStore:
     def close(self) -> None:
         """Let another producer have the folder. Saves nothing."""
         os.close(self._lock)
+
+
+# What parse() raises for a file of positions that is none.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def parse(content: bytes) -> tuple[dict[bytes, list[Record]], dict[str, Acknowledged]]:
+    """The records by source, and what each stream acknowledged last. Raises one of UNREADABLE."""
+    document = json.loads(content)
+    version = document["version"]
+    if version != VERSION:
+        raise ValueError("of version %s, this program knows %d" % (version, VERSION))
+    acknowledged = {
+        stream: Acknowledged(int(last["partition"]), int(last["sequence"]))
+        for stream, last in document.get("acknowledged", {}).items()
+    }
+    records: dict[bytes, list[Record]] = {}
+    for entry in document["lives"]:
+        record = _decode(entry)
+        records.setdefault(record.source, []).append(record)
+    return records, acknowledged
 
 
 def _encode(record: Record) -> bytes:

@@ -77,6 +77,7 @@ class _Producer:
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
         self._announced: set[bytes] = set()
+        self._status = ""
         self._meters = ProducerMeters(self._behind, lambda: broker.reconnects)
 
     def _behind(self) -> dict[bytes, int]:
@@ -93,7 +94,6 @@ class _Producer:
         stopping.add_done_callback(lambda _: self._wake.set())
         self._clearing = asyncio.create_task(self._clear())
         self._clearing.add_done_callback(lambda _: self._wake.set())
-        self._service.ready("publishing to %s" % self._settings.subject)
         try:
             while not stopping.done():
                 if connecting.done():
@@ -119,6 +119,7 @@ class _Producer:
         """Look at the files, send what is new, sleep until there may be more."""
         self._wake.clear()
         now = time.monotonic()
+        self._tell()
         # Without a connection too: a rotated file is held open from when its rotation is seen.
         self._tailer.scan(now)
         self._announce()
@@ -135,6 +136,18 @@ class _Producer:
         pause = min(self._tailer.next_due(time.monotonic()), TICK_MOST) if link is not None else 0.25
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(pause, 0.001))
+
+    def _tell(self) -> None:
+        """systemd's status line: whoever deploys looks there for whether it is connected."""
+        if self._broker.current is None:
+            status = "connecting"
+        elif not self._clearing.done():
+            status = "waiting for stream %s" % self._settings.stream
+        else:
+            status = "publishing to %s" % self._settings.subject
+        if status != self._status:
+            self._status = status
+            self._service.ready(status)
 
     def _announce(self) -> None:
         for path in self._tailer.opened():

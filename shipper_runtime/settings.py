@@ -35,8 +35,9 @@ class Variable:
 
 
 _SERVICES = ("producer", "consumer")
+_PRODUCER = ("producer", "verify")
 _STREAMS = ("streams", "status", "logs", "forget")
-_ALL = (*_SERVICES, *_STREAMS)
+_ALL = (*_SERVICES, "verify", *_STREAMS)
 VARIABLES = (
     Variable("NATS_URL", _ALL, "URL", "servers, separated by commas"),
     Variable("NATS_CREDS", _ALL, "FILE", "credentials: a JWT and its seed; needs the Python module nacl"),
@@ -44,16 +45,18 @@ VARIABLES = (
     Variable("NATS_KEY", _ALL, "FILE", "the client certificate's key, PEM"),
     Variable("NATS_CA", _ALL, "FILE", "certificates that may sign the servers'; the connection must be TLS then"),
     Variable("SHIPPER_SUBJECT", (*_ALL, "partition"), "PREFIX", "what all subjects begin with"),
-    Variable("SHIPPER_FILE", ("producer",), "PATHS", "files and globs to ship, separated by colons"),
+    Variable("SHIPPER_FILE", _PRODUCER, "PATHS", "files and globs to ship, separated by colons"),
     Variable(
         "SHIPPER_START", ("producer",), "WHERE", "beginning or end: where files are begun at the very first start"
     ),
-    Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
-    Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
-    Variable("HOSTNAME", (*_SERVICES, "partition"), "HOST", "this host's name, instead of the operating system's"),
-    Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
+    Variable("SHIPPER_PARTITIONS", (*_PRODUCER, "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
+    Variable("SHIPPER_PARTITION", _PRODUCER, "N", "the partition that was computed at deploy time"),
+    Variable(
+        "HOSTNAME", (*_PRODUCER, "consumer", "partition"), "HOST", "this host's name, instead of the operating system's"
+    ),
+    Variable("SHIPPER_STATE", _PRODUCER, "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
-    Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
+    Variable("SHIPPER_DIRECTORY", ("consumer", "ledger"), "FOLDER", "root of the archive"),
     Variable("SHIPPER_OUTPUT", ("consumer",), "PATTERN", "file name below a host's folder: strftime, {source}"),
     Variable("SHIPPER_ROTATE", ("consumer",), "TIME", "period of a file, such as 1d"),
     Variable("SHIPPER_MAX_AGE", ("consumer",), "TIME", "how long a file is kept after its period, such as 7d"),

@@ -59,6 +59,8 @@ class Fleet:
             "shipper_service_manager": "supervisor",
             "producer_root": str(folder / "{{ inventory_hostname }}"),
             "producer_files": ["{{ producer_root }}/log/*.log"],
+            # There is nobody to ship to.
+            "producer_check_seconds": 0,
             "consumer_root": str(folder / "{{ inventory_hostname }}"),
         }
         self._collections = collections
