@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.docs.log_lines import log_lines, shown
-from tests.support import ROOT
+from tests.support import ROOT, run_shipper
 
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 LINES = log_lines(ROOT / "shipper_runtime")
@@ -99,3 +100,20 @@ def test_a_line_that_cannot_be_told_from_the_source_is_an_error(tmp_path: Path) 
 
 def test_arguments_are_shown_as_what_differs() -> None:
     assert shown("%s of %5.1f %% and %-3d") == "… of … % and …"
+
+
+def test_every_variable_playbook_and_command_of_the_guide_exists() -> None:
+    """By the roles' specifications, the playbooks and the program's own help."""
+    specified: set[str] = set()
+    for path in ROOT.glob("roles/*/meta/argument_specs.yml"):
+        for entry_point in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
+            specified |= set(entry_point.get("options") or {})
+    playbooks = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("playbooks/*.yml")}
+    words = " ".join(playbooks.values())
+    groups = {"shipper_brokers", "shipper_consumers", "shipper_producers"}
+    named = set(re.findall(r"\b(?:shipper|broker|consumer|producer)_[a-z0-9_]+", GUIDE)) - groups
+    assert not sorted(name for name in named - specified if not re.search(r"\b%s\b" % name, words))
+    assert set(re.findall(r"logfleet\.shipper\.(\w+)", GUIDE)) == set(playbooks)
+    usage = run_shipper("--help").stdout
+    commands = {line.split()[0] for line in usage.splitlines() if line.startswith("    ") and line[4] != " "}
+    assert set(re.findall(r"(?:`|^ +)shipper ([a-z]+)", GUIDE, re.MULTILINE)) <= commands
