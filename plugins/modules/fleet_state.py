@@ -128,7 +128,9 @@ partitions:
           description: How long ago something was committed.
           type: float
 rows:
-  description: Each partition and group, as C(shipper status --json) has them. For P(logfleet.shipper.broker_users#filter).
+  description:
+    - Each partition and group, as C(shipper status --json) has them.
+    - For P(logfleet.shipper.broker_users#filter).
   returned: always
   type: list
   elements: dict
