@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # The folder above is not on the path before.
-from shipper_runtime.broker import connected, inbox_prefix  # noqa: E402
+from shipper_runtime.broker import connected  # noqa: E402
 from shipper_runtime.jetstream import JetStream  # noqa: E402
 from shipper_runtime.ledger import FOLDER as LEDGER_FOLDER  # noqa: E402
+from shipper_runtime.permissions import ADMIN_INBOX  # noqa: E402
 from shipper_runtime.settings import broker_settings  # noqa: E402
 from shipper_runtime.wire import END  # noqa: E402
 from tests.support import NatsServer, clean_environment  # noqa: E402
@@ -232,7 +233,7 @@ def ask(server: NatsServer, question: Callable[[JetStream], Awaitable[_Result]])
 
     async def asking() -> _Result:
         settings = broker_settings({"NATS_URL": server.url})
-        async with connected(settings, "bench", inbox_prefix("admin", "bench")) as link:
+        async with connected(settings, "bench", ADMIN_INBOX) as link:
             return await question(JetStream(link))
 
     return asyncio.run(asking())

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import random
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Callable
@@ -43,11 +44,6 @@ _BACKOFF_MOST = 8.0
 Handler = Callable[[Msg], Awaitable[None]]
 
 
-def inbox_prefix(role: str, identity: str) -> str:
-    """The inbox of one identity, as one token, so that a permission for web1 does not cover web1.example.net."""
-    return "_INBOX.%s=%s" % (role, identity.replace(".", "="))
-
-
 class Link:
     """One live connection.
 
@@ -62,7 +58,8 @@ class Link:
         self.lost = asyncio.Event()
         self.reason = ""
         self._client = client
-        self._inbox = "%s.%08x" % (inbox, random.getrandbits(32))
+        # Who may let the server answer to any subject must not be able to guess this one.
+        self._inbox = "%s.%s" % (inbox, secrets.token_hex(8))
         # What is waited for, by the subject that the answer comes to, and what was asked.
         self._waiting: dict[str, tuple[asyncio.Future[Msg | None], str]] = {}
         self._numbers = 0
@@ -186,13 +183,13 @@ class Link:
             return
         text = str(error)
         if "permissions violation" in text:
-            logger.warning("%s refuses: %s", self.url, text)
             # The server quotes the subject, and nats-py has lowered the whole line.
-            rest = text.partition('publish to "')[2]
-            if rest:
-                subject = rest.partition('"')[0]
+            subject = text.partition('publish to "')[2].partition('"')[0]
+            if subject:
                 self._refused[subject] = text
-                self._tell(lambda asked: asked == subject)
+            # Who waits for an answer says it.
+            if not (subject and self._tell(lambda asked: asked == subject)):
+                logger.warning("%s refuses: %s", self.url, text)
         else:
             self.reason = self.reason or text
 
@@ -200,11 +197,12 @@ class Link:
         self._numbers += 1
         return "%s.%d" % (self._inbox, self._numbers)
 
-    def _tell(self, concerns: Callable[[str], bool]) -> None:
-        """Who waits for an answer that will not come."""
-        for answer, asked in self._waiting.values():
-            if concerns(asked) and not answer.done():
-                answer.set_result(None)
+    def _tell(self, concerns: Callable[[str], bool]) -> int:
+        """Who waits for an answer that will not come; how many these were."""
+        told = [answer for answer, asked in self._waiting.values() if concerns(asked) and not answer.done()]
+        for answer in told:
+            answer.set_result(None)
+        return len(told)
 
     async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None, reply: str = "") -> None:
         if self.lost.is_set():

@@ -20,12 +20,13 @@ from nats.aio.msg import Msg
 from . import durable, tally
 from .addresses import Addresses
 from .archive import Archive, Swept, sweep
-from .broker import Broker, Handler, check_broker, inbox_prefix
+from .broker import Broker, Handler, check_broker
 from .confined import check_directory
 from .errors import ConnectionLost, WireError, printable
 from .intake import Intake, SteadyTime
 from .meters import ConsumerMeters, serving
 from .partition import partition_subject
+from .permissions import inbox_prefix
 from .service import Rarely, Service
 from .settings import ConsumerSettings
 from .tally import Tally
@@ -54,9 +55,9 @@ async def run(settings: ConsumerSettings, service: Service) -> None:
         await durable.run(settings, service, partial(_expire, settings, service))
         return
     name = "shipper consumer %s" % settings.group
-    broker = Broker(settings.broker, name, inbox_prefix("consumer", settings.group))
+    broker = Broker(settings.broker, name, inbox_prefix("consumer", settings.host))
     consumer = Consumer(settings)
-    consumer.meters = ConsumerMeters(dict, lambda: broker.reconnects)
+    consumer.meters = ConsumerMeters(dict, lambda: broker.reconnects, settings.partitions)
     with contextlib.closing(consumer.archive):
         async with serving(consumer.meters.registry, settings.metrics):
             await _serve(settings, service, broker, consumer)

@@ -7,7 +7,7 @@ import logging
 from typing import Protocol
 
 from .broker import Link
-from .errors import ApiError, BrokerError, NoAnswer, NoResponders, StateError, WireError
+from .errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, StateError, WireError
 from .jetstream import DUPLICATE_IN_PROCESS, NO_ROOM, STREAM_FULL, STREAM_NOT_FOUND, JetStream
 from .positions import PositionStore
 from .wire import decode
@@ -96,17 +96,33 @@ def _explained(error: BrokerError) -> str:
     return str(error)
 
 
-async def check_positions(link: Link, stream: str, subject: str, store: PositionStore) -> None:
+class Unanswered(BrokerError):
+    """Nobody answers for a stream, and why that is may not be asked."""
+
+    def __str__(self) -> str:
+        return "nobody answers for it; `shipper streams` makes it, with allow_direct, and it needs a leader"
+
+
+async def check_positions(
+    link: Link, stream: str, subject: str, store: PositionStore, may_ask_why: bool = True
+) -> None:
     """Compare the positions with the last message that the stream has of this host.
 
     Raises StateError where they are gone or an old copy: all that they do not know would be sent a second time, as new.
-    Raises BrokerError's kinds.
+    Raises Unanswered where nobody answers and the reason is refused, or may_ask_why says that it was before, and
+    BrokerError's other kinds.
     """
     js = JetStream(link)
     try:
         last = await js.last_message(stream, subject)
     except NoResponders:
-        if (await js.stream_info(stream))["config"].get("allow_direct"):
+        if not may_ask_why:
+            raise Unanswered from None
+        try:
+            info = await js.stream_info(stream)
+        except PublishRefused:
+            raise Unanswered from None
+        if info["config"].get("allow_direct"):
             raise
         logger.warning("Cannot compare the positions with stream %s: it does not allow direct gets", stream)
         return

@@ -11,11 +11,12 @@ from collections.abc import Awaitable
 from typing import Callable
 
 from .archive import descriptor_budget
-from .broker import Broker, inbox_prefix
+from .broker import Broker
 from .confined import Root
 from .errors import printable
 from .ledger import Ledger
 from .meters import ConsumerMeters, serving
+from .permissions import inbox_prefix
 from .pull import MAX_BYTES
 from .reader import Reader, Shared
 from .release import release_unread
@@ -39,7 +40,7 @@ Expire = Callable[[Callable[[int], None]], Awaitable[None]]
 async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> None:
     """Archive until the service is told to stop. expire removes what is too old, and says from which time (seconds) on
     periods are kept. Raises SettingError and LedgerError."""
-    broker = Broker(settings.broker, "shipper consumer %s" % settings.group, inbox_prefix("consumer", settings.group))
+    broker = Broker(settings.broker, "shipper consumer %s" % settings.group, inbox_prefix("consumer", settings.host))
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(contextlib.closing(Root(settings.directory)))
         opened = await _open_ledger(settings, service)
@@ -53,7 +54,7 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
             )
         count = len(settings.partitions)
         readers: list[Reader] = []
-        meters = ConsumerMeters(lambda: _lags(readers), lambda: broker.reconnects)
+        meters = ConsumerMeters(lambda: _lags(readers), lambda: broker.reconnects, settings.partitions, durable=True)
         shared = Shared(
             settings=settings,
             broker=broker,

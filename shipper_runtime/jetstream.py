@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from .broker import REQUEST_TIMEOUT, Link
 from .errors import ApiError, NoAnswer
+from .wire import ANSWER
 
 # Before 2.10 streams and consumers have no metadata, which says whose a durable is.
 OLDEST_SERVER = (2, 10, 0)
@@ -31,6 +32,7 @@ NO_ROOM = (10047, 10023)
 DUPLICATE_IN_PROCESS = 10158
 
 _EXPECTED_STREAM = "Nats-Expected-Stream"
+_ADDED = (*ANSWER, "Nats-Time-Stamp")
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)\Z")
 
 
@@ -46,7 +48,7 @@ class Ack:
 
 @dataclass(frozen=True)
 class Stored:
-    """A message of a stream; stamp is the broker's time in ns since 1970."""
+    """A message of a stream, with its own headers; stamp is the broker's time in ns since 1970."""
 
     subject: str
     sequence: int
@@ -164,7 +166,7 @@ class JetStream:
             subject=headers["Nats-Subject"],
             sequence=int(headers["Nats-Sequence"]),
             stamp=nanoseconds(headers["Nats-Time-Stamp"]),
-            headers=headers,
+            headers={name: value for name, value in headers.items() if name not in _ADDED},
             payload=msg.data,
         )
 

@@ -20,12 +20,13 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from .broker import connected, inbox_prefix
+from .broker import connected
 from .errors import ApiError, BrokerError, OutOfStep, SettingError, WireError
 from .intake import Intake
 from .jetstream import STREAM_NOT_FOUND, JetStream, Place, place
 from .onlooker import onlooker
 from .partition import host_subject, partition
+from .permissions import ADMIN_INBOX
 from .service import Rarely, Service
 from .settings import FleetSettings, partition_stream
 from .wire import decode
@@ -164,7 +165,7 @@ class Reading:
         while not self._stop.is_set():
             before = self._last
             try:
-                async with connected(self._settings.broker, "shipper logs", inbox_prefix("admin", "logs")) as link:
+                async with connected(self._settings.broker, "shipper logs", ADMIN_INBOX) as link:
                     await self._read(JetStream(link))
                 break
             except BrokerError as error:

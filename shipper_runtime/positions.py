@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import StateError, printable
 from .identity import Record
@@ -95,20 +95,11 @@ class PositionStore:
         except OSError as error:
             raise StateError("%s: cannot be read (%s)" % (printable(self._path), error.strerror)) from None
         try:
-            document = json.loads(content)
-            version = document["version"]
-            if version != VERSION:
-                raise ValueError("of version %s, this program knows %d" % (version, VERSION))
-            for stream, last in document.get("acknowledged", {}).items():
-                self.acknowledged[stream] = Acknowledged(int(last["partition"]), int(last["sequence"]))
-            for entry in document["lives"]:
-                record = _decode(entry)
-                self.records.setdefault(record.source, []).append(record)
-                self._unconfirmed.add(record.life)
-                if record.head_length:
-                    self._durable.add(record.life)
-            self._unconfirmed.update(str(life) for life in document.get("unconfirmed", []))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self.records, self.acknowledged, self._unconfirmed = parse(content)
+            for records in self.records.values():
+                self._unconfirmed.update(record.life for record in records)
+                self._durable.update(record.life for record in records if record.head_length)
+        except UNREADABLE as error:
             raise StateError(
                 "%s: not a file of positions (%s); restore it from a backup, or move it away to begin all files anew"
                 % (printable(self._path), printable(str(error)))
@@ -195,6 +186,36 @@ class PositionStore:
     def close(self) -> None:
         """Let another producer have the folder. Saves nothing."""
         os.close(self._lock)
+
+
+# What parse() raises for a file of positions that is none.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class Positions(NamedTuple):
+    """What a file of positions holds: the records by source, what each stream acknowledged last, and the lives whose
+    files are gone and that were not confirmed."""
+
+    records: dict[bytes, list[Record]]
+    acknowledged: dict[str, Acknowledged]
+    unconfirmed: set[str]
+
+
+def parse(content: bytes) -> Positions:
+    """Raises one of UNREADABLE."""
+    document = json.loads(content)
+    version = document["version"]
+    if version != VERSION:
+        raise ValueError("of version %s, this program knows %d" % (version, VERSION))
+    acknowledged = {
+        stream: Acknowledged(int(last["partition"]), int(last["sequence"]))
+        for stream, last in document.get("acknowledged", {}).items()
+    }
+    records: dict[bytes, list[Record]] = {}
+    for entry in document["lives"]:
+        record = _decode(entry)
+        records.setdefault(record.source, []).append(record)
+    return Positions(records, acknowledged, {str(life) for life in document.get("unconfirmed", [])})
 
 
 def _encode(record: Record) -> bytes:

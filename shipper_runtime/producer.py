@@ -14,10 +14,11 @@ import random
 import time
 
 from .blocks import Block
-from .broker import Broker, check_broker, inbox_prefix
-from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, check_positions
+from .broker import Broker, check_broker
+from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, Unanswered, check_positions
 from .errors import BrokerError, ConnectionLost, PublishRefused
 from .meters import ProducerMeters, serving
+from .permissions import inbox_prefix
 from .positions import PositionStore
 from .service import Rarely, Service
 from .settings import ProducerSettings
@@ -76,6 +77,7 @@ class _Producer:
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
         self._announced: set[bytes] = set()
+        self._status = ""
         self._meters = ProducerMeters(self._behind, lambda: broker.reconnects)
 
     def _behind(self) -> dict[bytes, int]:
@@ -92,7 +94,6 @@ class _Producer:
         stopping.add_done_callback(lambda _: self._wake.set())
         self._clearing = asyncio.create_task(self._clear())
         self._clearing.add_done_callback(lambda _: self._wake.set())
-        self._service.ready("publishing to %s" % self._settings.subject)
         try:
             while not stopping.done():
                 if connecting.done():
@@ -118,6 +119,7 @@ class _Producer:
         """Look at the files, send what is new, sleep until there may be more."""
         self._wake.clear()
         now = time.monotonic()
+        self._tell()
         # Without a connection too: a rotated file is held open from when its rotation is seen.
         self._tailer.scan(now)
         self._announce()
@@ -134,6 +136,18 @@ class _Producer:
         pause = min(self._tailer.next_due(time.monotonic()), TICK_MOST) if link is not None else 0.25
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(pause, 0.001))
+
+    def _tell(self) -> None:
+        """systemd's status line: whoever deploys looks there for whether it is connected."""
+        if self._broker.current is None:
+            status = "connecting"
+        elif not self._clearing.done():
+            status = "waiting for stream %s" % self._settings.stream
+        else:
+            status = "publishing to %s" % self._settings.subject
+        if status != self._status:
+            self._status = status
+            self._service.ready(status)
 
     def _announce(self) -> None:
         for path in self._tailer.opened():
@@ -192,10 +206,11 @@ class _Producer:
 
     async def _compare(self, stream: str) -> None:
         repeat = Retry()
+        may_ask_why = True
         while True:
             link = await self._broker.link()
             try:
-                await check_positions(link, stream, self._settings.subject, self._store)
+                await check_positions(link, stream, self._settings.subject, self._store, may_ask_why)
                 return
             except ConnectionLost:
                 continue
@@ -203,6 +218,7 @@ class _Producer:
                 logger.warning("Cannot compare the positions with stream %s: %s", stream, refusal)
                 return
             except BrokerError as error:
+                may_ask_why = may_ask_why and not isinstance(error, Unanswered)
                 pause = repeat.after(error, time.monotonic())
                 self._waiting("Waiting for stream %s: %s", stream, repeat.said or error)
                 await asyncio.sleep(pause)

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import random
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -218,7 +217,7 @@ class _Session:
         self._link = link
         self._js = JetStream(link)
         directory = os.path.abspath(shared.settings.directory)
-        self._me = Archive(shared.ledger.id, shared.ledger.begun_anew, socket.gethostname(), directory)
+        self._me = Archive(shared.ledger.id, shared.ledger.begun_anew, shared.settings.host, directory)
         self._vault = Vault(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors)
         self._intake = Intake(
             whole_lines=not shared.settings.output.has_source, recall=self._recall, lives=LIVES_REMEMBERED

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from .errors import SettingError
 
@@ -39,6 +39,26 @@ def parse_servers(value: str, variable: str = "NATS_URL") -> tuple[Server, ...]:
         except ValueError as problem:
             raise SettingError(variable, _without_secrets(text, value), "%s; %s" % (problem, _REMEDY)) from None
     return tuple(servers)
+
+
+def with_credentials(value: str, user: str, password: str, tls: bool) -> str:
+    """The servers of a comma-separated list with this user, unless it is empty, and its password; with tls all of them
+    are tls://. Raises SettingError, whose text holds no secret."""
+    parse_servers(value)
+    if user and "@" in value:
+        remedy = "it holds a user or a token already, and the host's own is to be put there; take it out"
+        raise SettingError("NATS_URL", _without_secrets(value.split(",")[0].strip(), value), remedy)
+    return ",".join(_with_credentials(part.strip(), user, password, tls) for part in value.split(","))
+
+
+def _with_credentials(text: str, user: str, password: str, tls: bool) -> str:
+    scheme, separator, rest = text.partition("://") if "://" in text else ("", "", text)
+    if tls:
+        scheme, separator = "tls", "://"
+    if not user:
+        return scheme + separator + rest
+    credentials = "%s:%s@" % (quote(user, safe=""), quote(password, safe=""))
+    return (scheme or "nats") + "://" + credentials + rest
 
 
 def _parse_server(text: str) -> Server:

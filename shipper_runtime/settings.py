@@ -35,8 +35,9 @@ class Variable:
 
 
 _SERVICES = ("producer", "consumer")
+_PRODUCER = ("producer", "verify")
 _STREAMS = ("streams", "status", "logs", "forget")
-_ALL = (*_SERVICES, *_STREAMS)
+_ALL = (*_SERVICES, "verify", *_STREAMS)
 VARIABLES = (
     Variable("NATS_URL", _ALL, "URL", "servers, separated by commas"),
     Variable("NATS_CREDS", _ALL, "FILE", "credentials: a JWT and its seed; needs the Python module nacl"),
@@ -44,16 +45,18 @@ VARIABLES = (
     Variable("NATS_KEY", _ALL, "FILE", "the client certificate's key, PEM"),
     Variable("NATS_CA", _ALL, "FILE", "certificates that may sign the servers'; the connection must be TLS then"),
     Variable("SHIPPER_SUBJECT", (*_ALL, "partition"), "PREFIX", "what all subjects begin with"),
-    Variable("SHIPPER_FILE", ("producer",), "PATHS", "files and globs to ship, separated by colons"),
+    Variable("SHIPPER_FILE", _PRODUCER, "PATHS", "files and globs to ship, separated by colons"),
     Variable(
         "SHIPPER_START", ("producer",), "WHERE", "beginning or end: where files are begun at the very first start"
     ),
-    Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
-    Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
-    Variable("HOSTNAME", ("producer", "partition"), "HOST", "this host's name, instead of the operating system's"),
-    Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
+    Variable("SHIPPER_PARTITIONS", (*_PRODUCER, "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
+    Variable("SHIPPER_PARTITION", _PRODUCER, "N", "the partition that was computed at deploy time"),
+    Variable(
+        "HOSTNAME", (*_PRODUCER, "consumer", "partition"), "HOST", "this host's name, instead of the operating system's"
+    ),
+    Variable("SHIPPER_STATE", _PRODUCER, "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
-    Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
+    Variable("SHIPPER_DIRECTORY", ("consumer", "ledger"), "FOLDER", "root of the archive"),
     Variable("SHIPPER_OUTPUT", ("consumer",), "PATTERN", "file name below a host's folder: strftime, {source}"),
     Variable("SHIPPER_ROTATE", ("consumer",), "TIME", "period of a file, such as 1d"),
     Variable("SHIPPER_MAX_AGE", ("consumer",), "TIME", "how long a file is kept after its period, such as 7d"),
@@ -127,10 +130,12 @@ class ProducerSettings:
 
 @dataclass(frozen=True)
 class ConsumerSettings:
-    """What one worker reads and where it writes: rotate and max_age in seconds. stream is what the names of the
-    partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are taken."""
+    """What one worker of a host reads and where it writes: rotate and max_age in seconds. stream is what the names of
+    the partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are
+    taken."""
 
     broker: BrokerSettings
+    host: str
     prefix: str
     partitions: tuple[int, ...]
     directory: str
@@ -215,8 +220,8 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
     )
 
 
-def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSettings:
-    """Raises SettingError."""
+def consumer_settings(env: Environment, os_host: str, take_over: bool = False) -> ConsumerSettings:
+    """The consumer's settings; os_host is the operating system's name for this host. Raises SettingError."""
     broker = broker_settings(env)
     prefix = subject_prefix(env)
     rotate = _duration(env, "SHIPPER_ROTATE", "1d")
@@ -224,6 +229,7 @@ def consumer_settings(env: Environment, take_over: bool = False) -> ConsumerSett
     output = _required(env, "SHIPPER_OUTPUT", "name the file below a host's folder, such as messages-%Y%m%d")
     return ConsumerSettings(
         broker=broker,
+        host=host_name(env, os_host),
         prefix=prefix,
         partitions=_partitions(env.get("SHIPPER_READ_PARTITIONS") or "0"),
         directory=_required(env, "SHIPPER_DIRECTORY", "name the root folder of the archive"),
@@ -294,10 +300,7 @@ def stream_limits(env: Environment) -> StreamLimits:
     """Raises SettingError."""
     name = "SHIPPER_STREAM_MAX_BYTES"
     size = env.get(name) or "1GiB"
-    match = _SIZE.match(size)
-    if match is None:
-        raise SettingError(name, size, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
-    max_bytes = int(match.group(1)) * _UNITS[match.group(2)]
+    max_bytes = parse_size(name, size)
     if max_bytes < _STREAM_BYTES_LEAST:
         raise SettingError(name, size, "no stream can work with so little; use 1MiB or more")
     if max_bytes > _STREAM_BYTES_MOST:
@@ -315,6 +318,14 @@ def stream_limits(env: Environment) -> StreamLimits:
         remedy = "the broker cannot know a message for longer than it is kept; use SHIPPER_STREAM_MAX_AGE or less"
         raise SettingError("SHIPPER_STREAM_DUPLICATES", env.get("SHIPPER_STREAM_DUPLICATES") or "2m", remedy)
     return StreamLimits(max_bytes, replicas, max_age, duplicates)
+
+
+def parse_size(name: str, value: str) -> int:
+    """The bytes of a size such as 1GiB. Raises SettingError, with the variable's name."""
+    match = _SIZE.match(value)
+    if match is None:
+        raise SettingError(name, value, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
+    return int(match.group(1)) * _UNITS[match.group(2)]
 
 
 def _required(env: Environment, name: str, remedy: str) -> str:

@@ -30,7 +30,14 @@ _TIMES = (("w", 604800), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _UNCHANGED_SHOWN = 10
 _SHOWN_WHEN_CREATED = ("max_bytes", "max_age", "num_replicas", "duplicate_window")
 # What the server never lets go of again; but for retention, of which it keeps only "workqueue".
-_FOR_EVER = ("storage", "sealed", "deny_delete", "deny_purge")
+_FOR_EVER = (
+    "storage", "sealed", "deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules", "allow_msg_counter",
+)  # fmt: skip
+# What lets a message do more than be stored: empty a stream, take another subject, expire, hold others up. Servers that
+# do not know one refuse it, so it is named only where a stream has it.
+_HARMFUL = (
+    "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules", "allow_msg_counter", "allow_atomic", "allow_batched",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ def plan(settings: FleetSettings, limits: StreamLimits, number: int, found: dict
     """What to do about a partition's stream of which the server says this, or None where it has none."""
     wanted = desired(settings, limits, number)
     config = None if found is None else found["config"]
+    wanted.update((field, False) for field in _HARMFUL if config and config.get(field))
     return Plan(wanted["name"], number, found, {**(config or {}), **wanted}, difference(config, wanted))
 
 
@@ -257,13 +265,18 @@ def told(plans: Sequence[Plan]) -> list[str]:
 
 
 def rows(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """What was done, for machines; a stream that was made has null before each of our fields."""
+    """What was done, for machines: the values as the server has them, and as people read them; a stream that was made
+    has null before each of our fields."""
     return [
         {
             "stream": the_plan.stream,
             "partition": the_plan.partition,
             "action": the_plan.action,
             "changes": {field: list(pair) for field, pair in the_plan.changes.items()},
+            "readable": {
+                field: [None if value is None else readable(field, value) for value in pair]
+                for field, pair in the_plan.changes.items()
+            },
         }
         for the_plan in plans
     ]

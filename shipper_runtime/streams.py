@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
-from .broker import Link, check_broker, connected, inbox_prefix
+from .broker import Link, check_broker, connected
 from .errors import (
     ApiError,
     BrokerError,
@@ -36,6 +36,7 @@ from .jetstream import (
     nanoseconds,
 )
 from .ownership import OWNER_HOST
+from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, StreamLimits, partition_stream
 from .streamplan import Config, Plan, Refusal, plan, refusals, refused, rows, size, takes_a_subject, told
 
@@ -264,7 +265,7 @@ async def _await_leader(link: Link) -> None:
 @contextlib.asynccontextmanager
 async def _jetstream(settings: FleetSettings) -> AsyncIterator[JetStream]:
     """JetStream on a server that can do what is needed. Whatever a broker may answer leaves as one clear line."""
-    async with connected(settings.broker, "shipper streams", inbox_prefix("admin", "streams")) as link:
+    async with connected(settings.broker, "shipper streams", ADMIN_INBOX) as link:
         if (0, 0, 0) < link.version < OLDEST_SERVER:
             text = "the server at %s is nats-server %d.%d.%d, and durable mode needs %d.%d.%d or newer"
             raise BrokerError(text % (link.url, *link.version, *OLDEST_SERVER))

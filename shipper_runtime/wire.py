@@ -23,6 +23,9 @@ END = "Shipper-End"
 HEAD = "Shipper-Head"
 PARTIAL = "Shipper-Partial"
 
+# What a server adds to a message that was asked for (a direct get).
+ANSWER = ("Nats-Stream", "Nats-Subject", "Nats-Sequence")
+
 MORE = "more"
 FINISHED = "end"
 
@@ -74,8 +77,11 @@ def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | Non
     """The span of a message, or None for a plain one, which is a message without any of our headers.
 
     Unknown headers are ignored. Raises WireError where our headers are there but incomplete or contradict themselves:
-    such a message is not taken for a plain line.
+    such a message is not taken for a plain line. So is a server's answer that somebody had sent to another host's
+    subject.
     """
+    if headers and any(name in headers for name in ANSWER):
+        raise WireError("a server's answer, not a host's message")
     if not headers or not any(name.startswith("Shipper-") for name in headers):
         return None
     try:

@@ -14,6 +14,7 @@ from conftest import Fleet
 
 from shipper_runtime import __version__, envfile
 from shipper_runtime.partition import partition
+from shipper_runtime.permissions import password
 
 
 def settings(path: Path) -> dict[str, str]:
@@ -184,6 +185,37 @@ def test_a_role_that_is_used_alone_looks_at_the_whole_inventory(fleet: Fleet) ->
     assert "consumer_hosts is empty" in run.message
     run = fleet.play("--check", "--limit", "a1", "-e", '{"consumer_hosts": ["a1", "a2"]}', playbook=str(playbook))
     assert run.code == 0, run.output
+
+
+def test_each_host_has_a_password_of_its_own_that_nobody_sees(fleet: Fleet) -> None:
+    """With shipper_auth=password the services' settings hold it, and lines without headers are rejected."""
+    secret = "secret-word-" * 3
+    fleet.vars.update(shipper_nats_url="127.0.0.1:9", shipper_auth="password", shipper_secret=secret)
+    fleet.consumers = {"a1": {"shipper_identity": "archive1.example.net", "shipper_identity_generation": 2}}
+    run = fleet.play("--diff")
+    assert run.code == 0, run.output
+    producer = settings(fleet.host("web1.example.net") / "etc/shipper/producer.env")
+    consumer = settings(fleet.host("a1") / "etc/shipper/consumer-1.env")
+    words = [password(secret, "web1.example.net"), password(secret, "archive1.example.net", 2)]
+    assert producer["NATS_URL"] == "nats://web1.example.net:%s@127.0.0.1:9" % words[0]
+    assert consumer["NATS_URL"] == "nats://archive1.example.net:%s@127.0.0.1:9" % words[1]
+    assert consumer["SHIPPER_PLAIN"] == "reject"
+    assert consumer["HOSTNAME"] == "a1"
+    assert not [word for word in (secret, *words) if word in run.output]
+    again = fleet.play()
+    assert (again.code, again.sum("changed")) == (0, 0), again.output
+
+
+def test_a_secret_that_is_none_stops_the_run_and_is_not_shown(fleet: Fleet) -> None:
+    """As does whatever else would leave the brokers unable to tell hosts apart."""
+    fleet.vars.update(shipper_auth="password", shipper_secret="secret-word", consumer_plain="accept")
+    fleet.producers["web2"] = {"shipper_identity": "a1"}
+    run = fleet.play("--check", "-vvv")
+    assert run.code != 0
+    assert "shipper_secret is shorter than 32 characters for web1.example.net, web2 and a1: put 32" in run.message
+    assert "web2 and a1 both have the identity a1: " in run.message
+    assert "consumer_plain=accept for a1: lines without headers may be anybody's" in run.message
+    assert "secret-word" not in run.output.replace("user:secret-word", "")
 
 
 def test_3000_hosts_are_looked_at_in_seconds(fleet: Fleet) -> None:

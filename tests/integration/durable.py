@@ -10,9 +10,10 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from shipper_runtime.broker import connected, inbox_prefix
+from shipper_runtime.broker import connected
 from shipper_runtime.errors import ApiError
 from shipper_runtime.jetstream import JetStream
+from shipper_runtime.permissions import ADMIN_INBOX
 from shipper_runtime.settings import broker_settings
 from tests.integration.cluster import NatsCluster
 from tests.support import NatsServer, Shipper, archived, run_shipper, wait_for
@@ -117,7 +118,7 @@ class DurableFleet:
 
         async def asking() -> Result:
             settings = broker_settings({"NATS_URL": self.url})
-            async with connected(settings, "test", inbox_prefix("admin", "test")) as link:
+            async with connected(settings, "test", ADMIN_INBOX) as link:
                 return await question(JetStream(link))
 
         return asyncio.run(asking())

@@ -23,8 +23,9 @@ from nacl.signing import SigningKey
 from nats.aio.msg import Msg
 
 from shipper_runtime import broker as broker_module
-from shipper_runtime.broker import Broker, Link, inbox_prefix
+from shipper_runtime.broker import Broker, Link
 from shipper_runtime.errors import ConnectionLost, PublishRefused, SettingError
+from shipper_runtime.permissions import inbox_prefix
 from shipper_runtime.settings import broker_settings
 from tests.support import NatsServer, wait_for
 

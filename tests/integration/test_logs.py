@@ -16,9 +16,10 @@ from typing import Any, Callable
 
 import pytest
 
-from shipper_runtime.broker import connected, inbox_prefix
+from shipper_runtime.broker import connected
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.partition import host_subject
+from shipper_runtime.permissions import ADMIN_INBOX
 from shipper_runtime.settings import broker_settings
 from shipper_runtime.wire import MORE, Span, encode
 from tests.support import ROOT, NatsServer, clean_environment, wait_for
@@ -42,7 +43,7 @@ def with_api(server: NatsServer, body: Callable[[JetStream], Awaitable[Any]]) ->
 
     async def main() -> Any:
         broker = broker_settings({"NATS_URL": server.url})
-        async with connected(broker, "test", inbox_prefix("admin", "test")) as link:
+        async with connected(broker, "test", ADMIN_INBOX) as link:
             return await asyncio.wait_for(body(JetStream(link)), 20)
 
     return asyncio.run(main())

@@ -12,10 +12,11 @@ from typing import Any, Callable
 import pytest
 from nats.aio.msg import Msg
 
-from shipper_runtime.broker import Link, connected, inbox_prefix
+from shipper_runtime.broker import Link, connected
 from shipper_runtime.errors import ApiError
 from shipper_runtime.jetstream import STREAM_FULL, JetStream, place
 from shipper_runtime.partition import host_subject
+from shipper_runtime.permissions import ADMIN_INBOX
 from shipper_runtime.pull import Pull
 from shipper_runtime.settings import broker_settings
 from tests.support import NatsServer, run_shipper
@@ -40,7 +41,7 @@ def with_api(url: str, body: Callable[[JetStream], Awaitable[Any]]) -> Any:
     """The result of body with the API of a server."""
 
     async def main() -> Any:
-        async with connected(broker_settings({"NATS_URL": url}), "test", inbox_prefix("admin", "test")) as link:
+        async with connected(broker_settings({"NATS_URL": url}), "test", ADMIN_INBOX) as link:
             return await asyncio.wait_for(body(JetStream(link)), 20)
 
     return asyncio.run(main())

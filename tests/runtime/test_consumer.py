@@ -26,7 +26,7 @@ _NO_CLIENT: Any = None
 
 def consumer_in(directory: Path, **more: str) -> Consumer:
     env = {"NATS_URL": "localhost", "SHIPPER_SUBJECT": "shipper", "SHIPPER_OUTPUT": "log-%Y"}
-    return Consumer(consumer_settings({**env, "SHIPPER_DIRECTORY": str(directory), **more}))
+    return Consumer(consumer_settings({**env, "SHIPPER_DIRECTORY": str(directory), **more}, "a1"))
 
 
 def block(begin: int, data: bytes) -> Msg:

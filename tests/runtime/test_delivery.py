@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shipper_runtime.broker import Link
-from shipper_runtime.delivery import NotStored, Retry, StreamDelivery, check_positions
+from shipper_runtime.delivery import NotStored, Retry, StreamDelivery, Unanswered, check_positions
 from shipper_runtime.errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, StateError
 from shipper_runtime.identity import Record
 from shipper_runtime.positions import PositionStore
@@ -247,3 +247,13 @@ def test_a_stream_that_does_not_answer_at_present_is_waited_for(folder: Path) ->
             check(store, last=NoAnswer("late"))
         with pytest.raises(ApiError):
             check(store, last=({"Status": "408", "Description": "Bad Request"}, b""))
+
+
+def test_why_nobody_answers_is_asked_once_where_it_is_refused(folder: Path) -> None:
+    with positions(folder) as store:
+        with pytest.raises(Unanswered, match="shipper streams"):
+            check(store, last=NoResponders("nobody"), info=PublishRefused("not permitted"))
+        link = Answering(last=NoResponders("nobody"))
+        with pytest.raises(Unanswered):
+            asyncio.run(check_positions(cast(Link, link), STREAM, SUBJECT, store, may_ask_why=False))
+        assert link.asked == ["$JS.API.DIRECT.GET.logs-p0.shipper.p0.web1"]

@@ -25,7 +25,7 @@ class NoBroker:
 
 def test_a_reader_that_waits_for_a_connection_is_not_stuck_and_one_that_does_not_come_round_is(tmp_path: Path) -> None:
     env = {"NATS_URL": "localhost", "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": "logs", "SHIPPER_OUTPUT": "log-%Y"}
-    settings = consumer_settings({**env, "SHIPPER_DIRECTORY": str(tmp_path)})
+    settings = consumer_settings({**env, "SHIPPER_DIRECTORY": str(tmp_path)}, "a1")
     broker: Any = NoBroker()
 
     async def scenario(ledger: Ledger) -> None:

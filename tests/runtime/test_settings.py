@@ -33,7 +33,7 @@ def producer(**env: str) -> Any:
 
 
 def consumer(**env: str) -> Any:
-    return consumer_settings({**CONSUMER, **env})
+    return consumer_settings({**CONSUMER, **env}, "a1")
 
 
 def test_defaults_are_those_of_the_contract() -> None:

@@ -275,3 +275,21 @@ def test_many_unchanged_streams_share_a_line() -> None:
     plans[500] = plan(fleet, LIMITS, 500, None)
     lines = told(plans)
     assert [line.partition(" on ")[0] for line in lines] == ["created logs-p500", "unchanged: 999 of 1000 streams"]
+
+
+@pytest.mark.parametrize("field", ["allow_rollup_hdrs", "allow_atomic", "allow_batched"])
+def test_what_lets_a_message_do_more_than_be_stored_is_switched_off(field: str) -> None:
+    the_plan = changed(**{field: True})
+    assert the_plan.changes == {field: (True, False)}
+    assert the_plan.config[field] is False
+    assert not reasons(the_plan)
+
+
+@pytest.mark.parametrize("field", ["allow_msg_ttl", "allow_msg_schedules", "allow_msg_counter"])
+def test_a_stream_that_cannot_be_rid_of_it_is_refused(field: str) -> None:
+    text = reasons(changed(**{field: True}), force=True)
+    assert "stream logs-p3 has %s true, which cannot be changed: use another name, or delete it" % field in text
+
+
+def test_servers_that_do_not_know_such_a_field_are_not_sent_it() -> None:
+    assert not any(field.startswith("allow_") for field in changed().config if field != "allow_direct")

@@ -102,3 +102,12 @@ def test_the_host_is_what_follows_the_partition() -> None:
 def test_a_subject_without_a_host_is_rejected(subject: str) -> None:
     with pytest.raises(WireError, match="bad host"):
         subject_host("shipper", 4, subject)
+
+
+@pytest.mark.parametrize("name", ["Nats-Stream", "Nats-Subject", "Nats-Sequence"])
+def test_a_servers_answer_is_no_message_of_a_host(name: str) -> None:
+    """Whoever may ask for a message can have it sent to another host's subject, our headers and all."""
+    headers = encode("web1", Span(b"/var/log/a", "0" * 32, 0, 2, 0, "0" * 32))
+    for ours in (headers, {}):
+        with pytest.raises(WireError, match="a server's answer"):
+            decode({**ours, name: "x"}, 1)

@@ -196,5 +196,159 @@ def test_a_host_that_the_inventory_does_not_have_is_refused():
     assert str(error.value) == "fleet_plan: the inventory has no host web9"
 
 
+def guarded(everybody, **changes):
+    """What is wrong with a fleet all of whose hosts have these variables, and some others too."""
+    hosts = fleet()
+    for variables in hosts.values():
+        variables.update(everybody)
+    for name, variables in changes.items():
+        hosts[name].update(variables)
+    return plan(hosts, ["web1", "web2"], ["a1", "a2"])["problems"]
+
+
+PASSWORDS = {"shipper_auth": "password", "shipper_secret": "secret-word-" * 3}
+CERTIFICATES = {"shipper_auth": "mtls", "shipper_tls": "private"}
+
+
+@pytest.mark.parametrize("everybody", [PASSWORDS, CERTIFICATES, {"shipper_tls": "provided"}, {"shipper_auth": "none"}])
+def test_a_fleet_whose_hosts_have_identities_has_no_problem(everybody):
+    assert guarded(everybody) == []
+
+
+@pytest.mark.parametrize(
+    ("everybody", "changes", "problem"),
+    [
+        (
+            {"shipper_auth": "mtls"},
+            {},
+            "shipper_auth=mtls needs certificates, and shipper_tls is none: use private or provided",
+        ),
+        (
+            {"shipper_auth": "kerberos"},
+            {},
+            "shipper_auth=kerberos for web1, web2, a1 and 1 more: use none, password or mtls",
+        ),
+        ({}, {"web1": {"shipper_tls": "yes"}}, "shipper_tls=yes for web1: use none, private or provided"),
+        (
+            {"shipper_tls": "private"},
+            {"a2": {"shipper_tls": "none"}},
+            "the fleet disagrees about shipper_tls: none for a2, private for web1, web2 and a1; give all hosts the "
+            "same, such as in group_vars/all",
+        ),
+        (
+            {"shipper_auth": "password"},
+            {},
+            "shipper_secret is not set for web1, web2, a1 and 1 more, and shipper_auth is password: put 32 random "
+            "characters or more into a vault, for all hosts",
+        ),
+        (
+            PASSWORDS,
+            {"web2": {"shipper_secret": "secret-word"}},
+            "shipper_secret is shorter than 32 characters for web2: put 32 random characters or more into a vault, for "
+            "all hosts",
+        ),
+        (
+            PASSWORDS,
+            {"web2": {"shipper_secret": "secret-word-" * 4}},
+            "the fleet has more than one shipper_secret: put 32 random characters or more into a vault, for all hosts",
+        ),
+        (
+            PASSWORDS,
+            {"web2": {"shipper_identity": "a1"}},
+            "web2 and a1 both have the identity a1: give them different names in shipper_identity",
+        ),
+        (
+            CERTIFICATES,
+            {"web2": {"shipper_identity": "shipper-admin"}},
+            "the identity shipper-admin of web2 is the operator's: give it another shipper_identity",
+        ),
+        (
+            PASSWORDS,
+            {"web2": {"shipper_identity": "web 2"}},
+            "the identity web 2 of web2 cannot be a user's name: use 1 to 253 ASCII letters, digits, - _ and ., "
+            "without empty labels, in shipper_identity",
+        ),
+        (
+            PASSWORDS,
+            {"web2": {"shipper_identity_generation": "new"}},
+            "shipper_identity_generation=new for web2: use a whole number, 1 or more",
+        ),
+        (
+            CERTIFICATES,
+            {"a1": {"consumer_plain": "accept"}},
+            "consumer_plain=accept for a1: lines without headers may be anybody's, and shipper_auth is mtls; use "
+            "reject, or take it out",
+        ),
+    ],
+)
+def test_what_the_brokers_could_not_tell_apart_is_named(everybody, changes, problem):
+    found = guarded(everybody, **changes)
+    assert problem in found
+    assert "secret-word" not in " ".join(found)
+
+
+def test_plain_lines_may_be_taken_where_nobody_is_told_apart():
+    assert guarded({}, a1={"consumer_plain": "accept"}) == []
+
+
+def test_an_archive_host_has_a_name_that_can_be_part_of_a_subject():
+    hosts = fleet(**{"a 3": {"shipper_partitions": 10}})
+    assert plan(hosts, ["web1"], ["a 3"])["problems"] == [
+        "the host name a 3 cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty "
+        "labels, in the inventory"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("shipper_auht", "shipper_auth"),
+        ("shipper_secrets", "shipper_secret"),
+        ("shipper_identiy", "shipper_identity"),
+        ("shipper_identity_generations", "shipper_identity_generation"),
+    ],
+)
+def test_the_variables_of_identities_are_known_by_their_names(name, meant):
+    assert problems(web1={name: "x"}) == ["%s is not a variable of this collection: write %s" % (name, meant)]
+
+
 def test_the_filter_is_found_by_its_name():
     assert FilterModule().filters() == {"fleet_plan": fleet_plan}
+
+
+def test_values_that_a_variable_cannot_have_are_named_as_they_were_written():
+    found = problems(
+        web1={"producer_start": "begin", "producer_read_all": "maybe"},
+        web2={"producer_start": "begin", "producer_check_seconds": "soon"},
+        a1={"shipper_service_manager": "sytemd", "consumer_workers": "two"},
+        a2={"shipper_serial": [1, "ten"]},
+    )
+    assert found == [
+        "consumer_workers=two for a1: use a whole number",
+        "producer_check_seconds=soon for web2: use a whole number",
+        "producer_read_all=maybe for web1: use true or false",
+        "producer_start=begin for web1 and web2: use beginning or end",
+        "shipper_serial=[1, 'ten'] for a2: use a number of hosts, a percentage, or a list of these, such as "
+        "[1, '25%', '100%']",
+        "shipper_service_manager=sytemd for a1: use systemd or supervisor",
+    ]
+
+
+def test_values_that_it_can_have_are_not():
+    assert not problems(
+        web1={"producer_start": "end", "producer_read_all": "yes", "producer_check_seconds": "0"},
+        a1={"shipper_serial": "25%", "consumer_workers": 2, "consumer_plain": ""},
+        a2={"shipper_serial": [1, "50%"], "shipper_assert": False},
+    )
+
+
+def test_the_variables_of_brokers_are_looked_at_and_they_need_not_know_the_partitions():
+    hosts = fleet()
+    hosts["b1"] = {"producer_flies": []}
+    found = plan(hosts, ["web1"], ["a1"], brokers=["b1"])["problems"]
+    assert found == ["producer_flies is not a variable of this collection: write producer_files"]
+
+
+def test_producers_are_known_by_the_names_that_they_ship_as():
+    hosts = fleet(web2={"producer_hostname": "other"})
+    assert plan(hosts, ["web1", "web2"], ["a1"])["hostnames"] == {"web1": "web1", "web2": "other"}
