@@ -252,6 +252,7 @@ class Broker:
         servers = list(self._settings.servers)
         random.shuffle(servers)
         failures = 0
+        await asyncio.sleep(self._settings.jitter * random.random())
         while True:
             server = servers[failures % len(servers)]
             link = await self._connect(server)
@@ -271,7 +272,7 @@ class Broker:
             logger.warning("Disconnected from %s: %s", link.url, link.reason)
             self.reconnects += 1
             # A whole fleet loses its server in the same instant and must not come back in one.
-            await asyncio.sleep(_backoff(1))
+            await asyncio.sleep(max(_backoff(1), self._settings.jitter * random.random()))
 
     @property
     def current(self) -> Link | None:

@@ -51,6 +51,10 @@ VARIABLES = (
     Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
     Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
     Variable("HOSTNAME", ("producer", "partition"), "HOST", "this host's name, instead of the operating system's"),
+    Variable(
+        "SHIPPER_RATE", ("producer",), "SIZE", "how many bytes of log files to ship a second at most, such as 10MB"
+    ),
+    Variable("SHIPPER_JITTER", _SERVICES, "TIME", "connect after a random time up to this, such as 30s"),
     Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
     Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
@@ -95,13 +99,15 @@ class Listen:
 
 @dataclass(frozen=True)
 class BrokerSettings:
-    """How to reach NATS. Paths are not opened here; TLS is required where certificate, ca or a tls:// URL says so."""
+    """How to reach NATS. Paths are not opened here; TLS is required where certificate, ca or a tls:// URL says so.
+    Before it connects a service waits for up to jitter seconds."""
 
     servers: tuple[Server, ...]
     creds: str | None = None
     certificate: str | None = None
     key: str | None = None
     ca: str | None = None
+    jitter: int = 0
 
     def tls_required(self, server: Server) -> bool:
         """Whether nothing secret may be sent to this server before the connection is encrypted."""
@@ -111,7 +117,8 @@ class BrokerSettings:
 @dataclass(frozen=True)
 class ProducerSettings:
     """What one host ships, and as whom: files are paths and globs as written; partition is the computed one; stream is
-    the name of the partition's stream, or None for core NATS; fresh says that positions may be missing."""
+    the name of the partition's stream, or None for core NATS; fresh says that positions may be missing; rate is in
+    bytes of log files a second, or None for no limit."""
 
     broker: BrokerSettings
     host: str
@@ -122,6 +129,7 @@ class ProducerSettings:
     state: str
     stream: str | None = None
     fresh: bool = False
+    rate: int | None = None
     metrics: Listen | None = None
 
 
@@ -177,7 +185,14 @@ def broker_settings(env: Environment) -> BrokerSettings:
     if (certificate is None) != (key is None):
         missing = "NATS_KEY" if key is None else "NATS_CERTIFICATE"
         raise SettingError(missing, None, "a client certificate and its key go together; set both or neither")
-    return BrokerSettings(servers, env.get("NATS_CREDS") or None, certificate, key, env.get("NATS_CA") or None)
+    return BrokerSettings(
+        servers,
+        env.get("NATS_CREDS") or None,
+        certificate,
+        key,
+        env.get("NATS_CA") or None,
+        _duration(env, "SHIPPER_JITTER", "", 0),
+    )
 
 
 def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> ProducerSettings:
@@ -211,6 +226,7 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
         state=env.get("SHIPPER_STATE") or "/var/lib/shipper",
         stream=partition_stream(stream, number) if stream is not None else None,
         fresh=fresh,
+        rate=_size("SHIPPER_RATE", env["SHIPPER_RATE"], "10MB") if env.get("SHIPPER_RATE") else None,
         metrics=_listen(env, "SHIPPER_METRICS"),
     )
 
@@ -294,10 +310,7 @@ def stream_limits(env: Environment) -> StreamLimits:
     """Raises SettingError."""
     name = "SHIPPER_STREAM_MAX_BYTES"
     size = env.get(name) or "1GiB"
-    match = _SIZE.match(size)
-    if match is None:
-        raise SettingError(name, size, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
-    max_bytes = int(match.group(1)) * _UNITS[match.group(2)]
+    max_bytes = _size(name, size, "1GiB")
     if max_bytes < _STREAM_BYTES_LEAST:
         raise SettingError(name, size, "no stream can work with so little; use 1MiB or more")
     if max_bytes > _STREAM_BYTES_MOST:
@@ -329,6 +342,16 @@ def _number(env: Environment, name: str) -> int:
     if _NUMBER.match(value) is None:
         raise SettingError(name, value, "use a whole number, 0 or more")
     return int(value)
+
+
+def _size(name: str, value: str, example: str) -> int:
+    """Bytes."""
+    match = _SIZE.match(value)
+    if match is None:
+        raise SettingError(
+            name, value, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as %s" % example
+        )
+    return int(match.group(1)) * _UNITS[match.group(2)]
 
 
 def _choice(env: Environment, name: str, choices: tuple[str, str]) -> str:
