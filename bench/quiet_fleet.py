@@ -64,26 +64,27 @@ def measure(folder: Path, hosts: int, rate: int, seconds: int) -> int:
         print("%d hosts, %d partitions, %d workers, %d cores" % (hosts, PARTITIONS, WORKERS, os.cpu_count() or 0))
         whole = 2 * hosts
         started = time.monotonic()
-        generate(server.port, hosts, 0, whole, 0)
+        generate(server.port, PARTITIONS, hosts, 0, whole, 0)
         print("  filled      %d messages in %.1f s" % (whole, time.monotonic() - started), flush=True)
-        workers = [worker(folder, program, common, number) for number in range(WORKERS)]
+        shares = ["%d-%d" % (at, at + PARTITIONS // WORKERS - 1) for at in range(0, PARTITIONS, PARTITIONS // WORKERS)]
+        workers = [worker(folder, program, common, share) for share in shares]
         with workers[0] as one, workers[1] as two:
             began = time.monotonic()
-            alone = committed(server, whole, 600)
+            alone = committed(server, PARTITIONS, whole, 600)
             spent = cpu_seconds(one.pid) + cpu_seconds(two.pid)
             took = alone - began
             print("  emptied     in %.1f s by the workers alone, %.0f lines a second" % (took, whole / took))
             print("  CPU         %.1f us a message" % (spent / whole * 1e6), flush=True)
             before = cpu_seconds(one.pid) + cpu_seconds(two.pid), cpu_seconds(server.pid)
             generator = multiprocessing.Process(
-                target=generate, args=(server.port, hosts, whole, rate * seconds, rate), daemon=True
+                target=generate, args=(server.port, PARTITIONS, hosts, whole, rate * seconds, rate), daemon=True
             )
             began = time.monotonic()
             generator.start()
             generator.join()
             writing = time.monotonic() - began
-            sent, done = whole + rate * seconds, ask(server, floors)
-            finished = committed(server, sent, 900)
+            sent, done = whole + rate * seconds, ask(server, lambda js: floors(js, PARTITIONS))
+            finished = committed(server, PARTITIONS, sent, 900)
             catching_up = finished - began
             used = cpu_seconds(one.pid) + cpu_seconds(two.pid) - before[0], cpu_seconds(server.pid) - before[1]
             memory = max(resident_megabytes(one.pid), resident_megabytes(two.pid))
@@ -117,25 +118,25 @@ def measure(folder: Path, hosts: int, rate: int, seconds: int) -> int:
     return 0 if lines == sent * _SIZE and memory <= MEGABYTES_MOST else 1
 
 
-def worker(folder: Path, program: list[str], common: dict[str, str], number: int) -> Program:
-    share = PARTITIONS // WORKERS
+def worker(folder: Path, program: list[str], common: dict[str, str], share: str) -> Program:
+    """A consumer of these partitions, such as 0-9."""
     settings = {
         **common,
-        "SHIPPER_READ_PARTITIONS": "%d-%d" % (number * share, (number + 1) * share - 1),
+        "SHIPPER_READ_PARTITIONS": share,
         "SHIPPER_DIRECTORY": str(folder / "archive"),
         "SHIPPER_OUTPUT": "{source}-%Y",
         "SHIPPER_ROTATE": "52w",
         "SHIPPER_GROUP": GROUP,
     }
     (folder / "archive").mkdir(exist_ok=True)
-    return Program(program, "consumer", settings, folder / ("worker%d.log" % number))
+    return Program(program, "consumer", settings, folder / ("worker%s.log" % share))
 
 
-def generate(port: int, hosts: int, first: int, count: int, rate: int) -> None:
+def generate(port: int, partitions: int, hosts: int, first: int, count: int, rate: int) -> None:
     """Publish count lines, one of each host in turn, the first of them being the how manieth; rate 0: as fast as it
     goes."""
     names = ["h%06d.example.net" % number for number in range(hosts)]
-    subjects = [host_subject("shipper", partition(name, PARTITIONS), name).encode() for name in names]
+    subjects = [host_subject("shipper", partition(name, partitions), name).encode() for name in names]
     lives = [hashlib.blake2b(name.encode(), digest_size=16).hexdigest() for name in names]
     headers = [
         "NATS/1.0\r\nNats-Msg-Id: %s:%s:%%d:%%d\r\nShipper-Source: /var/log/app.log\r\nShipper-Life: %s\r\n"
@@ -168,22 +169,22 @@ def generate(port: int, hosts: int, first: int, count: int, rate: int) -> None:
                     time.sleep(max(0.0, started + sent / rate - time.monotonic()))
 
 
-async def floors(js: JetStream) -> int:
+async def floors(js: JetStream, partitions: int) -> int:
     """How many messages all partitions' readers have committed."""
     total = 0
-    for number in range(PARTITIONS):
+    for number in range(partitions):
         info = await js.consumer_info("logs-p%d" % number, GROUP)
         total += int(info["ack_floor"]["stream_seq"])
     return total
 
 
-def committed(server: NatsServer, count: int, seconds: float) -> float:
+def committed(server: NatsServer, partitions: int, count: int, seconds: float) -> float:
     """When so many messages were committed. Ends the benchmark where that does not come."""
     deadline = time.monotonic() + seconds
     done = 0
     while time.monotonic() < deadline:
         try:
-            done = ask(server, floors)
+            done = ask(server, lambda js: floors(js, partitions))
         except Exception:  # the consumers are not made yet
             done = 0
         if done >= count:
