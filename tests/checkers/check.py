@@ -2,8 +2,8 @@
 """Runs the project's checks on every Python and ansible-core that this machine has, and says what it could not run.
 
     python3 tests/checkers/check.py             all of them
-    python3 tests/checkers/check.py lint unit   those of some groups: lint, unit, integration, torture, collection,
-                                                ansible-test, molecule
+    python3 tests/checkers/check.py lint unit   those of some groups: lint, docs, unit, integration, torture,
+                                                collection, ansible-test, molecule
 
 Four lanes run beside each other: what is about Python, about the newest one, about Ansible, and about real hosts, which
 only root can start. A check's
@@ -45,7 +45,7 @@ REPORTS = CACHE / "reports"
 COLLECTIONS = CACHE / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections" / "logfleet" / "shipper"
 LIMIT_SECONDS = 1200
-GROUPS = ("lint", "unit", "integration", "torture", "collection", "ansible-test", "molecule")
+GROUPS = ("lint", "docs", "unit", "integration", "torture", "collection", "ansible-test", "molecule")
 # Stands in a command for the version of the environment's Python, such as 3.10.
 PYTHON_VERSION = "PYTHON_VERSION"
 
@@ -134,6 +134,10 @@ def plan() -> list[Check]:
             COLLECTION,
         ),
     ]
+    readmes, docsite = "tests/checkers/role_readmes.py", "tests/checkers/docsite.py"
+    checks.append(Check("docs", "README.md of the roles", MAIN, ("python", readmes, "--check")))
+    checks.append(Check("docs", "docsite", MAIN, ("python", docsite, str(CACHE / "html"))))
+    checks.append(Check("docs", "guide, dashboard, alerts", MAIN, ("pytest", "tests/docs")))
     for environment in (MAIN, OLDEST, CORE_2_21):
         checks.append(Check("unit", "runtime", environment, ("pytest", "tests/runtime")))
         checks.append(Check("integration", "integration", environment, ("pytest", "tests/integration")))
@@ -148,20 +152,25 @@ def plan() -> list[Check]:
     return checks
 
 
-def copy_collection() -> None:
-    """Puts a copy of the tree where Ansible's tools look for a collection, without what .gitignore names."""
+def copy_tree(target: Path) -> None:
+    """A copy of the tree without what .gitignore names; what was at its place goes."""
     patterns = [".git", *(line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#"))]
 
     def ignored(folder: str, names: list[str]) -> list[str]:
         place = Path(folder).relative_to(ROOT).as_posix()
         return [name for name in names if any(_matches(pattern, place, name) for pattern in patterns)]
 
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT, target, symlinks=True, ignore=ignored)
+
+
+def copy_collection() -> None:
+    """Puts a copy of the tree where Ansible's tools look for a collection."""
     # ansible-test keeps its own environments in tests/output: they are kept, or every run would be a cold one.
     output, kept = COLLECTION / "tests" / "output", CACHE / "ansible-test-output"
     if output.is_dir():
         output.rename(kept)
-    shutil.rmtree(COLLECTION, ignore_errors=True)
-    shutil.copytree(ROOT, COLLECTION, symlinks=True, ignore=ignored)
+    copy_tree(COLLECTION)
     if kept.is_dir():
         kept.rename(output)
     # ansible-test and ansible-lint ask git for the files; in the project's own repository the copy is ignored.
