@@ -40,7 +40,7 @@ code { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: .
 
 def as_page(change: Change) -> str:
     """The whole page."""
-    same_scale = max(*change.now.hosts, *change.then.hosts, 1)
+    same_scale = max([*change.now.hosts, *change.then.hosts, 1])
     title = "What would move"
     return "\n".join(
         [

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import StateError, printable
 from .identity import Record
@@ -41,6 +41,9 @@ class PositionStore:
     The folder is made where it is missing, and locked against a second producer until close(). first_start tells that
     there was no file of positions. Everything is called from one thread, except write().
 
+    The lives that were in the file stay known until confirmed(), even if their files are gone: what was sent of them
+    last before a crash may be in the stream without having been acknowledged here.
+
     Raises StateError when the folder cannot be used, is in use, or holds a file that cannot be understood: then nothing
     is guessed, because to start over silently would send every file once more.
     """
@@ -54,6 +57,7 @@ class PositionStore:
         self._writing = threading.Lock()
         self._newest: bytes | None = None
         self._durable: set[str] = set()
+        self._unconfirmed: set[str] = set()
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -91,8 +95,9 @@ class PositionStore:
         except OSError as error:
             raise StateError("%s: cannot be read (%s)" % (printable(self._path), error.strerror)) from None
         try:
-            self.records, self.acknowledged = parse(content)
+            self.records, self.acknowledged, self._unconfirmed = parse(content)
             for records in self.records.values():
+                self._unconfirmed.update(record.life for record in records)
                 self._durable.update(record.life for record in records if record.head_length)
         except UNREADABLE as error:
             raise StateError(
@@ -108,8 +113,14 @@ class PositionStore:
             self.acknowledged[stream] = Acknowledged(partition, sequence)
 
     def knows(self, life: str) -> bool:
-        """Whether a life is among the records."""
-        return any(record.life == life for records in self.records.values() for record in records)
+        """Whether a life is among the records, or was when they were read."""
+        return life in self._unconfirmed or any(
+            record.life == life for records in self.records.values() for record in records
+        )
+
+    def confirmed(self) -> None:
+        """The stream has nothing that these positions do not know."""
+        self._unconfirmed.clear()
 
     def durable(self, record: Record) -> bool:
         """Whether the record's life, and by what it is known, has been saved; the offset may be older."""
@@ -119,9 +130,11 @@ class PositionStore:
         """All records as they are now, for write(); the store counts as clean from here on."""
         entries = [_encode(record) for records in self.records.values() for record in records]
         streams = json.dumps({stream: dataclasses.asdict(last) for stream, last in self.acknowledged.items()})
-        data = b'{"version": %d, "acknowledged": %b, "lives": [\n%b\n]}\n' % (
+        gone = self._unconfirmed.difference(record.life for records in self.records.values() for record in records)
+        data = b'{"version": %d, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
             VERSION,
             streams.encode(),
+            json.dumps(sorted(gone)).encode(),
             b",\n".join(entries),
         )
         self._newest = data
@@ -179,8 +192,17 @@ class PositionStore:
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def parse(content: bytes) -> tuple[dict[bytes, list[Record]], dict[str, Acknowledged]]:
-    """The records by source, and what each stream acknowledged last. Raises one of UNREADABLE."""
+class Positions(NamedTuple):
+    """What a file of positions holds: the records by source, what each stream acknowledged last, and the lives whose
+    files are gone and that were not confirmed."""
+
+    records: dict[bytes, list[Record]]
+    acknowledged: dict[str, Acknowledged]
+    unconfirmed: set[str]
+
+
+def parse(content: bytes) -> Positions:
+    """Raises one of UNREADABLE."""
     document = json.loads(content)
     version = document["version"]
     if version != VERSION:
@@ -193,7 +215,7 @@ def parse(content: bytes) -> tuple[dict[bytes, list[Record]], dict[str, Acknowle
     for entry in document["lives"]:
         record = _decode(entry)
         records.setdefault(record.source, []).append(record)
-    return records, acknowledged
+    return Positions(records, acknowledged, {str(life) for life in document.get("unconfirmed", [])})
 
 
 def _encode(record: Record) -> bytes:

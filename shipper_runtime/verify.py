@@ -145,7 +145,7 @@ def _records(folder: str) -> list[Record]:
     path = os.path.join(folder, NAME)
     try:
         with open(path, "rb") as file:
-            records, _acknowledged = parse(file.read())
+            records = parse(file.read()).records
     except FileNotFoundError:
         return []
     except OSError as error:

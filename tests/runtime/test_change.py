@@ -129,6 +129,7 @@ def test_the_page_stands_alone_and_shows_each_partition(partitions: int) -> None
     for _tag, attributes in page.seen:
         if "height" in attributes and "y" in attributes:
             assert float(attributes["y"] or 0) >= 0 and float(attributes["height"] or 0) >= 0
+    assert "a3" in text
 
 
 def test_a_hundred_thousand_names(capsys: pytest.CaptureFixture[str]) -> None:
