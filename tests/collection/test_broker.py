@@ -528,7 +528,7 @@ def test_a_unit_below_a_root_is_written_and_not_started(brokers: Brokers) -> Non
     unit = (brokers.host("b1") / "etc/systemd/system/shipper-broker.service").read_text()
     assert "\nUser=shipper-broker\n" in unit
     assert "\nCapabilityBoundingSet=\n" in unit
-    assert '\nExecReload="%s" --signal reload=$MAINPID\n' % nats_server_binary() in unit
+    assert '\nExecReload="%s" --signal reload=${MAINPID}\n' % nats_server_binary() in unit
     assert "KillSignal" not in unit
     assert "\nLimitNOFILE=131072\n" in unit
     assert (brokers.deploy()).sum("changed") == 0
