@@ -49,6 +49,10 @@ def test_everybody_can_do_their_work_in_durable_mode(tmp_path: Path, auth: str, 
         fleet.admin("streams", SHIPPER_STREAM_MAX_BYTES="2MiB")
         fleet.admin("streams", SHIPPER_STREAM_MAX_BYTES="3MiB")
         first = {host: fleet.consumer(host) for host in ("a1", "a2", "b1")}
+        # A group that comes later has what is left.
+        for program in first.values():
+            program.wait_for_log("Waiting for messages on subject ", 30)
+        first["b1"].wait_for_log("Waiting for messages on subject shipper.p1.>")
         for host in (VICTIM, EVIL, "a2"):
             fleet.producer(host)
             fleet.write(host, 100)
