@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import stat
@@ -43,6 +44,7 @@ class Brokers(Fleet):
 
     def __init__(self, folder: Path, collections: Path) -> None:
         super().__init__(folder, collections)
+        self.producers, self.consumers = {}, {}
         self.brokers: dict[str, dict[str, Any]] = {}
         self.add("b1")
         self.vars.update(
@@ -64,17 +66,26 @@ class Brokers(Fleet):
             "broker_monitoring": "127.0.0.1:%d" % ports[2],
         }
 
+    def add_fleet(self) -> None:
+        """Hosts that ship and archive, which only some tests want."""
+        self.producers, self.consumers = {"web1.example.net": {}}, {"a1": {}}
+
     def port(self, name: str) -> int:
         return int(self.brokers[name]["broker_port"])
 
-    def deploy(self, *arguments: str, serial: int = 0, task: str = "roles: [logfleet.shipper.broker]") -> Run:
-        playbook = self.folder / "brokers.yml"
-        playbook.write_text(
+    def deploy(
+        self, *arguments: str, serial: int = 0, task: str = "roles: [logfleet.shipper.broker]", playbook: str = ""
+    ) -> Run:
+        """Play the role on all brokers, or a playbook."""
+        own = self.folder / "brokers.yml"
+        own.write_text(
             "- hosts: brokers\n  gather_facts: false\n  serial: %d\n  %s\n" % (serial or len(self.brokers), task)
         )
+        groups = {"brokers": self.brokers, "shipper_producers": self.producers, "shipper_consumers": self.consumers}
+        children = {name: {"hosts": hosts} for name, hosts in groups.items()}
         inventory = self.folder / "inventory.json"
-        inventory.write_text(json.dumps({"all": {"vars": self.vars, "children": {"brokers": {"hosts": self.brokers}}}}))
-        return self.ansible("ansible-playbook", "--inventory", str(inventory), str(playbook), *arguments)
+        inventory.write_text(json.dumps({"all": {"vars": self.vars, "children": children}}))
+        return self.ansible("ansible-playbook", "--inventory", str(inventory), playbook or str(own), *arguments)
 
     def pid(self, name: str = "b1") -> str:
         (found,) = re.findall(r"^shipper-broker +RUNNING +pid (\d+)", self._status(name), re.MULTILINE)
@@ -408,6 +419,66 @@ def _tls_of_another(brokers: Brokers, folder: Path, name: str) -> str:
         (tls / "cert.pem").write_text(signed)
         shutil.copy2(brokers.folder / "pki/ca.pem", tls)
     return 'tls { cert_file: "%s/cert.pem", key_file: "%s/key.pem", ca_file: "%s/ca.pem" }' % (tls, tls, tls)
+
+
+def test_every_host_has_a_certificate_that_says_who_it_is(brokers: Brokers) -> None:
+    """From the CA on the controller to lines in the archive. The CA is changed, and certificates are, while everything
+    runs: no process is another one afterwards, and lines still arrive."""
+    brokers.vars.update(
+        shipper_tls="private",
+        shipper_auth="mtls",
+        shipper_nats_url="nats://127.0.0.1:%d" % brokers.port("b1"),
+        broker_users="{{ hostvars | logfleet.shipper.broker_users(producers=['web1.example.net'], consumers=['a1']) }}",
+    )
+    brokers.add_fleet()
+    assert brokers.deploy().code == 0
+    assert brokers.shipper("streams").returncode == 0
+    site = brokers.deploy("--diff", playbook="logfleet.shipper.site")
+    assert site.code == 0, site.output
+    assert "PRIVATE" not in site.output
+    tls = brokers.host("web1.example.net") / "etc/shipper/tls"
+    assert [mode(tls / name) for name in ("key.pem", "cert.pem", "ca.pem")] == [0o640, 0o644, 0o644]
+    environment = envfile.parse((tls.parent / "producer.env").read_text())
+    assert environment["NATS_URL"] == "tls://127.0.0.1:%d" % brokers.port("b1")
+    assert [environment["NATS_" + name] for name in ("CERTIFICATE", "KEY", "CA")] == [
+        str(tls / name) for name in ("cert.pem", "key.pem", "ca.pem")
+    ]
+    archive = brokers.host("a1") / "srv/shipper/web1.example.net"
+    log = brokers.host("web1.example.net") / "log/a.log"
+    log.parent.mkdir()
+
+    def archived() -> str:
+        return "".join(path.read_text() for path in sorted(archive.rglob("a.log-*")))
+
+    log.write_text("one\n")
+    wait_for(lambda: archived() == "one\n", 60)
+    again = brokers.deploy(playbook="logfleet.shipper.site")
+    assert (again.code, again.sum("changed")) == (0, 0), again.output
+
+    # The three steps of docs/security.md.
+    pids = {**brokers.pids(), "b1": brokers.pid()}
+    pki = brokers.folder / "pki"
+    Authority(str(brokers.folder / "new")).make()
+    old, new = ((brokers.folder / name / "ca.pem").read_text() for name in ("pki", "new"))
+    certificates = [(tls / "cert.pem").read_text()]
+    for bundle, key in ((old + new, ""), (old + new, "new"), (new, "")):
+        (pki / "ca.pem").write_text(bundle)
+        if key:
+            shutil.copy2(brokers.folder / key / "ca.key", pki / "ca.key")
+        for playbook in ("", "logfleet.shipper.site"):
+            run = brokers.deploy(playbook=playbook)
+            assert run.code == 0, run.output
+        assert (tls / "ca.pem").read_text() == bundle
+        certificates.append((tls / "cert.pem").read_text())
+    assert certificates[0] == certificates[1] != certificates[2] == certificates[3]
+    # Who is connected stays so: only a new connection shows that the new certificates work together.
+    for host, service in (("web1.example.net", "shipper-producer"), ("a1", "shipper-consumer-1")):
+        assert brokers.pids()["%s %s" % (host, service)] == pids["%s %s" % (host, service)]
+    assert brokers.pid() == pids["b1"]
+    os.kill(int(brokers.pid()), signal.SIGKILL)
+    with log.open("a") as file:
+        file.write("two\n")
+    wait_for(lambda: archived() == "one\ntwo\n", 90)
 
 
 def test_nats_server_comes_from_the_controller(brokers: Brokers) -> None:
