@@ -18,7 +18,7 @@ from shipper_runtime import permissions
 from shipper_runtime.permissions import inbox_prefix
 from shipper_runtime.wire import Span, encode
 from tests.integration.guarded import Guarded, Intruder, intruder, subject_of
-from tests.support import Shipper, wait_for
+from tests.support import Shipper, run_shipper, wait_for
 
 OLDEST, NEWEST = "2.10.26", ""
 EVERY = [("password", OLDEST), ("password", NEWEST), ("mtls", OLDEST), ("mtls", NEWEST)]
@@ -63,6 +63,8 @@ def test_everybody_can_do_their_work_in_durable_mode(tmp_path: Path, auth: str, 
             fleet.expect(host, reader, seconds=120)
             fleet.expect(host, "b1")
 
+        asked = run_shipper("verify", env=fleet.producer_env(EVIL))
+        assert asked.returncode == 0, asked.stderr
         rows = json.loads(fleet.admin("status", "--json"))
         assert {(row["partition"], row["group"], row["owner"]) for row in rows} == {
             (0, "archive", "a1"), (1, "archive", "a2"), (0, "second", "b1"), (1, "second", "b1"),
