@@ -5,7 +5,7 @@ PYTHON ?= python3
 CHECK = $(PYTHON) tests/checkers/check.py
 BENCHES = core_throughput durable_throughput latency trim many_hosts idle
 
-.PHONY: help test lint unit torture demo bench dist venv clean
+.PHONY: help test lint unit torture demo bench docs dist venv clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,10 @@ demo: venv ## a fleet on this machine, shipping real logs; KEEP=1 leaves it runn
 bench: venv ## throughput, latency, many hosts and idle cost, beside what was promised of them; takes some minutes
 	@failed=0; for each in $(BENCHES); do echo; .venv/bin/python bench/$$each.py || failed=1; done; exit $$failed
 
+docs: venv ## README.md of the roles, and the docsite in docs/html
+	@.venv/bin/python tests/checkers/role_readmes.py
+	@.venv/bin/python tests/checkers/docsite.py docs/html
+
 dist: venv ## the collection's tarball, in dist/
 	@.venv/bin/ansible-galaxy collection build --force --output-path dist
 
@@ -35,5 +39,5 @@ venv: ## only .venv, the main environment
 	@$(PYTHON) tests/checkers/environments.py
 
 clean: ## away with everything that was made here
-	rm -rf .venv .venvs .cache dist .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/output
+	rm -rf .venv .venvs .cache dist docs/html .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/output
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, TypeVar
 
@@ -279,6 +280,25 @@ def wait_for_commit(server: NatsServer, seconds: float = 300.0) -> float:
         sys.exit("not all is committed: %d messages are left" % (info["num_pending"] + info["num_ack_pending"]))
 
     return ask(server, watch)
+
+
+@dataclass
+class Figure:
+    """What moving some bytes took: seconds, CPU seconds of each process, and whether what arrived is what was sent."""
+
+    seconds: float
+    size: int
+    cpu: dict[str, float]
+    whole: bool
+
+    @property
+    def rate(self) -> float:
+        """MB/s."""
+        return self.size / self.seconds / MEGABYTE
+
+    def cpu_per_gigabyte(self, process: str) -> float:
+        """CPU seconds."""
+        return self.cpu[process] / self.size * 1e9
 
 
 def kept(promise: bool) -> str:

@@ -20,7 +20,7 @@ IDLE_CLOSED_AFTER = 60.0
 CHECK_INTERVAL = 1.0
 _DESCRIPTORS_RESERVED = 64
 _DESCRIPTORS_LEAST = 16
-_DESCRIPTORS_MOST = 4096
+_DESCRIPTORS_MOST = 16384
 
 # These concern the whole archive and pass: wait. Others concern one file: it must not stop the rest.
 _WAIT_FOR = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}

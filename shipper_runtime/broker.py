@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import random
@@ -250,6 +251,7 @@ class Broker:
         servers = list(self._settings.servers)
         random.shuffle(servers)
         failures = 0
+        await asyncio.sleep(self._settings.jitter * random.random())
         while True:
             server = servers[failures % len(servers)]
             link = await self._connect(server)
@@ -269,7 +271,7 @@ class Broker:
             logger.warning("Disconnected from %s: %s", link.url, link.reason)
             self.reconnects += 1
             # A whole fleet loses its server in the same instant and must not come back in one.
-            await asyncio.sleep(_backoff(1))
+            await asyncio.sleep(max(_backoff(1), self._settings.jitter * random.random()))
 
     @property
     def current(self) -> Link | None:
@@ -345,7 +347,7 @@ class Broker:
 @contextlib.asynccontextmanager
 async def connected(settings: BrokerSettings, name: str, inbox: str, patience: float = 10.0) -> AsyncIterator[Link]:
     """A link for a command that runs once. Raises SettingError, and ConnectionLost where none is there in time."""
-    broker = Broker(settings, name, inbox)
+    broker = Broker(dataclasses.replace(settings, jitter=0), name, inbox)
     connecting = asyncio.create_task(broker.run())
     linking = asyncio.create_task(broker.link())
     try:

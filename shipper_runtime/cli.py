@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Callable, NoReturn
 
 from . import __version__, envfile
-from .errors import EXIT_USAGE, SettingError, ShipperError, UsageError, printable
+from .errors import EXIT_FAULT, EXIT_USAGE, NotShipped, SettingError, ShipperError, UsageError, printable
 from .partition import host_subject, is_host, partition
 from .settings import (
     VARIABLES,
@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         env = _environment(options, os.environ if environment is None else environment)
         command: Callable[[argparse.Namespace, Mapping[str, str]], None] = options.run
         command(options, env)
+    except NotShipped as error:
+        print("shipper: %s" % error, file=sys.stderr)
+        return EXIT_FAULT
     except ShipperError as error:
         print("shipper: %s" % error, file=sys.stderr)
         return EXIT_USAGE
@@ -123,6 +126,22 @@ def _forget(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 
     group = group_name({"SHIPPER_GROUP": options.group})
     _run_once(streams.forget(fleet_settings(env), group, force=options.force))
+
+
+def _verify(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import verify
+
+    settings = producer_settings(env, socket.gethostname())
+    _run_once(verify.run(settings, patience=options.wait, as_json=options.json))
+
+
+def _ledger(options: argparse.Namespace, env: Mapping[str, str]) -> None:
+    from . import history
+
+    directory = env.get("SHIPPER_DIRECTORY")
+    if not directory:
+        raise SettingError("SHIPPER_DIRECTORY", None, "name the root folder of the archive")
+    history.run(directory, as_json=options.json)
 
 
 def _run_once(command: Coroutine[Any, Any, None]) -> None:
@@ -244,6 +263,13 @@ def _forget_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("group", metavar="GROUP", help="the group that nobody runs any more")
 
 
+def _verify_arguments(command: argparse.ArgumentParser) -> None:
+    _json_argument(command)
+    command.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=30.0, help="how long it may take at most (30)"
+    )
+
+
 def _check_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--check", action="store_true", help="validate the settings and exit")
 
@@ -262,5 +288,7 @@ _COMMANDS: dict[str, tuple[_Run, str, _AddOwn]] = {
     "partition": (_partition, "print a host's partition and subject", _partition_arguments),
     "status": (_status, "show how far each partition or host is archived", _status_arguments),
     "logs": (_logs, "print what the stream holds of a host's lines", _logs_arguments),
+    "verify": (_verify, "check that what this host's files held a moment ago has arrived", _verify_arguments),
+    "ledger": (_ledger, "show what an archive remembers of its hosts, and what never came", _json_argument),
     "forget": (_forget, "let the streams go on without a group that nobody runs any more", _forget_arguments),
 }

@@ -57,7 +57,7 @@ async def run(settings: ConsumerSettings, service: Service) -> None:
     name = "shipper consumer %s" % settings.group
     broker = Broker(settings.broker, name, inbox_prefix("consumer", settings.host))
     consumer = Consumer(settings)
-    consumer.meters = ConsumerMeters(dict, lambda: broker.reconnects)
+    consumer.meters = ConsumerMeters(dict, lambda: broker.reconnects, settings.partitions)
     with contextlib.closing(consumer.archive):
         async with serving(consumer.meters.registry, settings.metrics):
             await _serve(settings, service, broker, consumer)

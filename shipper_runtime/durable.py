@@ -54,7 +54,7 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
             )
         count = len(settings.partitions)
         readers: list[Reader] = []
-        meters = ConsumerMeters(lambda: _lags(readers), lambda: broker.reconnects)
+        meters = ConsumerMeters(lambda: _lags(readers), lambda: broker.reconnects, settings.partitions, durable=True)
         shared = Shared(
             settings=settings,
             broker=broker,

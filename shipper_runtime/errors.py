@@ -8,6 +8,7 @@
     ├── SettingError        a setting that cannot work: names the variable, the value and the remedy; exit code 2
     ├── StateError          the producer's folder of positions cannot be used; exit code 2
     ├── LedgerError         the archive's ledger cannot be used; exit code 2
+    ├── NotShipped          what a host's files hold does not arrive; exit code 1
     ├── WireError           a message that is not one of ours and not a plain line: rejected and counted
     └── BrokerError         what was asked of the broker was not done: say so, wait, try again
         ├── PublishRefused  the server does not permit what was sent
@@ -24,6 +25,7 @@ command that runs once ends with it. WireError costs one message, the others end
 from __future__ import annotations
 
 EXIT_USAGE = 2
+EXIT_FAULT = 1
 
 
 class ShipperError(Exception):
@@ -55,6 +57,10 @@ class SettingError(ShipperError):
 
 class StateError(ShipperError):
     """The producer's folder of positions cannot be used."""
+
+
+class NotShipped(ShipperError):
+    """What the files of this host hold does not arrive."""
 
 
 class WireError(ShipperError):

@@ -6,6 +6,7 @@ A problem is one sentence for an operator: the variable as the operator wrote it
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,11 @@ READ_PARTITIONS = "consumer_read_partitions"
 GROUPS = ("consumer_group", "shipper_group")
 VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS, *identities.VARIABLES)
 DEFAULT_GROUP = "archive"
+# How many hosts at a time: Ansible would stumble over it only when it comes to them.
+SERIAL = "shipper_serial"
 
+# What Ansible takes for one.
+_BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0", "1.0", "0.0"))
 Inventory = Mapping[str, Mapping[str, Any]]
 
 
@@ -64,7 +69,7 @@ def plan_fleet(
         )
     groups: dict[str, list[str]] = defaultdict(list)
     for host in consumers:
-        groups[_group(inventory[host])].append(host)
+        groups[group_of(inventory[host])].append(host)
     for group, hosts in sorted(groups.items()):
         _assign_readers(plan, inventory, group, hosts, limited)
     return plan
@@ -88,6 +93,41 @@ def misspelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
         if near:
             sentences.append("%s is not a variable of this collection: write %s" % (name, min(near)[1]))
     return sentences
+
+
+def wrong_values(inventory: Inventory, options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each value that its variable cannot have; options are those of the roles' specifications.
+
+    Only what Ansible would refuse later, half-way through a run, or by the name of another variable.
+    """
+    claims: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for host, variables in inventory.items():
+        for name, value in variables.items():
+            remedy = _serial_remedy(value) if name == SERIAL else _remedy(value, options.get(name, {}))
+            if remedy:
+                claims["%s=%s" % (name, value), remedy].append(host)
+    return ["%s for %s: %s" % (claim, named(hosts), remedy) for (claim, remedy), hosts in sorted(claims.items())]
+
+
+def _remedy(value: Any, option: Mapping[str, Any]) -> str:
+    """What to do about a value, or nothing where it is fine. An empty one counts as not set."""
+    if value is None or value == "":
+        return ""
+    choices, kind = option.get("choices"), option.get("type")
+    if choices and value not in choices:
+        return "use %s or %s" % (", ".join(str(choice) for choice in choices[:-1]), choices[-1])
+    if kind == "int" and not re.match(r"-?[0-9]+\Z", str(value)):
+        return "use a whole number"
+    if kind == "bool" and str(value).lower() not in _BOOLEANS:
+        return "use true or false"
+    return ""
+
+
+def _serial_remedy(value: Any) -> str:
+    batches = value if isinstance(value, (list, tuple)) else [value]
+    if batches and all(re.match(r"[1-9][0-9]*%?\Z", str(batch)) for batch in batches):
+        return ""
+    return "use a number of hosts, a percentage, or a list of these, such as [1, '25%', '100%']"
 
 
 def _far(prefix: str, rest: str, known_prefix: str, known_rest: str) -> int | None:
@@ -123,15 +163,22 @@ def _agree_on_partitions(
 ) -> None:
     claims: dict[tuple[str, int | None], list[str]] = defaultdict(list)
     members = {host: role for role, hosts in (("consumer", consumers), ("producer", producers)) for host in hosts}
+    fleet = PARTITIONS["fleet"]
     for host, variables in inventory.items():
-        names = [PARTITIONS[role] for role in dict.fromkeys((members.get(host, "fleet"), "fleet"))]
-        name = next((name for name in names if variables.get(name) is not None), None)
-        value = None if name is None else variables[name]
-        number = _number(value)
-        if name is not None and number is None:
+        # A role's own variable counts before the fleet's.
+        name = PARTITIONS[members.get(host, "fleet")]
+        value = variables.get(name)
+        if value is None:
+            name, value = fleet, variables.get(fleet)
+        if value is None:
+            if host in members:
+                claims[fleet, None].append(host)
+            continue
+        number = whole_number(value)
+        if number is None:
             plan.problems.append("%s=%s for %s: use a whole number, 0 or more" % (name, value, host))
-        elif name is not None or host in members:
-            claims[name or PARTITIONS["fleet"], number].append(host)
+        else:
+            claims[name, number].append(host)
     numbers = {claim[1] for claim in claims}
     if len(numbers) > 1:
         plan.problems.append(
@@ -144,7 +191,7 @@ def _agree_on_partitions(
         )
         return
     said = numbers.pop() if numbers else None
-    count = said if said is not None else _number(default)
+    count = said if said is not None else whole_number(default)
     if count is None:
         plan.problems.append("%s=%s: use a whole number, 0 or more" % (PARTITIONS["fleet"], default))
     elif count > PARTITIONS_MAX:
@@ -155,10 +202,10 @@ def _agree_on_partitions(
 def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str], consumers: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for host in producers:
-        name = inventory[host].get(HOSTNAME)
-        shown = "%s=%s for %s" % (HOSTNAME, name, host) if name is not None else "the host name %s" % host
-        name = host if name is None else name
+        given = inventory[host].get(HOSTNAME)
+        name = host if given is None else given
         if not isinstance(name, str) or not is_host(name):
+            shown = "the host name %s" % host if given is None else "%s=%s for %s" % (HOSTNAME, given, host)
             plan.problems.append(
                 "%s cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty labels, "
                 "in producer_hostname" % shown
@@ -175,7 +222,8 @@ def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str], con
     ]
 
 
-def _group(variables: Mapping[str, Any]) -> str:
+def group_of(variables: Mapping[str, Any]) -> str:
+    """The group of a host that archives."""
     return str(next((variables[name] for name in GROUPS if variables.get(name) is not None), DEFAULT_GROUP))
 
 
@@ -189,7 +237,7 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
         if not wanted:
             others.append(host)
             continue
-        numbers = [_number(item) for item in wanted] if isinstance(wanted, (list, tuple)) else [None]
+        numbers = [whole_number(item) for item in wanted] if isinstance(wanted, (list, tuple)) else [None]
         known = sorted({number for number in numbers if number is not None})
         if None in numbers or known[-1] >= count:
             plan.problems.append(
@@ -234,8 +282,8 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
         )
 
 
-def _number(value: Any) -> int | None:
-    """A number of partitions, or of a partition, as an inventory or the command line has it."""
+def whole_number(value: Any) -> int | None:
+    """A number of partitions, or of a partition, as an inventory or the command line has it; None for anything else."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

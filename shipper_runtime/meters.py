@@ -5,15 +5,30 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Callable
 
+from . import wire
 from .errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused
 from .jetstream import NO_ROOM, STREAM_FULL
 from .metrics import Labels, Registry, serve
 from .settings import Listen
 
 _PARTITION = ("partition",)
+
+# A counter with labels is there from the start, at 0, for every label that is known: one that appears only with its
+# first event has no increase at that event, and no alert on it fires.
+REFUSED = ("full", "no_room", "no_stream", "not_permitted", "no_answer", "other")
+# All the reasons of a WireError.
+REJECTED = (
+    "a server's answer, not a host's message",
+    "bad host",
+    "bad offset",
+    *("bad %s" % name for name in (wire.SOURCE, wire.LIFE, wire.HEAD, wire.PARTIAL)),
+    *("header missing: %s" % name for name in (wire.SOURCE, wire.LIFE, wire.HEAD, wire.BEGIN, wire.END)),
+    "length and offsets disagree",
+    "no headers, and SHIPPER_PLAIN=reject",
+)
 
 
 @contextlib.asynccontextmanager
@@ -43,6 +58,8 @@ class ProducerMeters:
         registry.gauge("shipper_lag_bytes", "Bytes of tailed files not acknowledged yet.", value=self._lag_bytes)
         registry.gauge("shipper_lag_seconds", "Since when nothing of them was acknowledged.", value=self._lag_seconds)
         self._refused = registry.counter("shipper_refused_total", "Publishes to be done again.", ("reason",))
+        for why in REFUSED:
+            self._refused.add(0, why)
         registry.counter("shipper_reconnects_total", "Connections that were lost.", value=reconnects)
 
     def acknowledged(self, source: bytes, size: int) -> None:
@@ -80,9 +97,15 @@ def reason(error: BrokerError) -> str:
 
 class ConsumerMeters:
     """lag() tells for each partition that is read how many messages are not committed, and the age of the oldest of
-    them in seconds."""
+    them in seconds; partitions are those that this process is to read, whether or not they are its own yet."""
 
-    def __init__(self, lag: Callable[[], Mapping[int, tuple[int, float]]], reconnects: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        lag: Callable[[], Mapping[int, tuple[int, float]]],
+        reconnects: Callable[[], int],
+        partitions: Iterable[int] = (),
+        durable: bool = False,
+    ) -> None:
         self.registry = registry = Registry()
         counter = registry.counter
         self.committed_bytes = counter("shipper_committed_bytes_total", "Bytes safe in the archive.", _PARTITION)
@@ -91,6 +114,12 @@ class ConsumerMeters:
         self.holes = counter("shipper_hole_bytes_total", "Bytes of a source that never came.", _PARTITION)
         self.rejected = counter("shipper_rejected_messages_total", "Messages that are not ours.", ("reason",))
         self.dropped = counter("shipper_dropped_messages_total", "Messages that came too fast.", _PARTITION)
+        committed = (self.committed_bytes, self.committed_messages) if durable else (self.dropped,)
+        for number in partitions:
+            for metric in (self.duplicates, self.holes, *committed):
+                metric.add(0, str(number))
+        for why in REJECTED:
+            self.rejected.add(0, why)
         self.last_commit = registry.gauge(
             "shipper_last_commit_timestamp_seconds", "When something was committed last.", _PARTITION
         )

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import StateError, printable
 from .identity import Record
@@ -41,6 +41,9 @@ class PositionStore:
     The folder is made where it is missing, and locked against a second producer until close(). first_start tells that
     there was no file of positions. Everything is called from one thread, except write().
 
+    The lives that were in the file stay known until confirmed(), even if their files are gone: what was sent of them
+    last before a crash may be in the stream without having been acknowledged here.
+
     Raises StateError when the folder cannot be used, is in use, or holds a file that cannot be understood: then nothing
     is guessed, because to start over silently would send every file once more.
     """
@@ -54,6 +57,7 @@ class PositionStore:
         self._writing = threading.Lock()
         self._newest: bytes | None = None
         self._durable: set[str] = set()
+        self._unconfirmed: set[str] = set()
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -91,18 +95,11 @@ class PositionStore:
         except OSError as error:
             raise StateError("%s: cannot be read (%s)" % (printable(self._path), error.strerror)) from None
         try:
-            document = json.loads(content)
-            version = document["version"]
-            if version != VERSION:
-                raise ValueError("of version %s, this program knows %d" % (version, VERSION))
-            for stream, last in document.get("acknowledged", {}).items():
-                self.acknowledged[stream] = Acknowledged(int(last["partition"]), int(last["sequence"]))
-            for entry in document["lives"]:
-                record = _decode(entry)
-                self.records.setdefault(record.source, []).append(record)
-                if record.head_length:
-                    self._durable.add(record.life)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self.records, self.acknowledged, self._unconfirmed = parse(content)
+            for records in self.records.values():
+                self._unconfirmed.update(record.life for record in records)
+                self._durable.update(record.life for record in records if record.head_length)
+        except UNREADABLE as error:
             raise StateError(
                 "%s: not a file of positions (%s); restore it from a backup, or move it away to begin all files anew"
                 % (printable(self._path), printable(str(error)))
@@ -116,8 +113,14 @@ class PositionStore:
             self.acknowledged[stream] = Acknowledged(partition, sequence)
 
     def knows(self, life: str) -> bool:
-        """Whether a life is among the records."""
-        return any(record.life == life for records in self.records.values() for record in records)
+        """Whether a life is among the records, or was when they were read."""
+        return life in self._unconfirmed or any(
+            record.life == life for records in self.records.values() for record in records
+        )
+
+    def confirmed(self) -> None:
+        """The stream has nothing that these positions do not know."""
+        self._unconfirmed.clear()
 
     def durable(self, record: Record) -> bool:
         """Whether the record's life, and by what it is known, has been saved; the offset may be older."""
@@ -127,9 +130,11 @@ class PositionStore:
         """All records as they are now, for write(); the store counts as clean from here on."""
         entries = [_encode(record) for records in self.records.values() for record in records]
         streams = json.dumps({stream: dataclasses.asdict(last) for stream, last in self.acknowledged.items()})
-        data = b'{"version": %d, "acknowledged": %b, "lives": [\n%b\n]}\n' % (
+        gone = self._unconfirmed.difference(record.life for records in self.records.values() for record in records)
+        data = b'{"version": %d, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
             VERSION,
             streams.encode(),
+            json.dumps(sorted(gone)).encode(),
             b",\n".join(entries),
         )
         self._newest = data
@@ -181,6 +186,36 @@ class PositionStore:
     def close(self) -> None:
         """Let another producer have the folder. Saves nothing."""
         os.close(self._lock)
+
+
+# What parse() raises for a file of positions that is none.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class Positions(NamedTuple):
+    """What a file of positions holds: the records by source, what each stream acknowledged last, and the lives whose
+    files are gone and that were not confirmed."""
+
+    records: dict[bytes, list[Record]]
+    acknowledged: dict[str, Acknowledged]
+    unconfirmed: set[str]
+
+
+def parse(content: bytes) -> Positions:
+    """Raises one of UNREADABLE."""
+    document = json.loads(content)
+    version = document["version"]
+    if version != VERSION:
+        raise ValueError("of version %s, this program knows %d" % (version, VERSION))
+    acknowledged = {
+        stream: Acknowledged(int(last["partition"]), int(last["sequence"]))
+        for stream, last in document.get("acknowledged", {}).items()
+    }
+    records: dict[bytes, list[Record]] = {}
+    for entry in document["lives"]:
+        record = _decode(entry)
+        records.setdefault(record.source, []).append(record)
+    return Positions(records, acknowledged, {str(life) for life in document.get("unconfirmed", [])})
 
 
 def _encode(record: Record) -> bytes:

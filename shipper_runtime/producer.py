@@ -18,6 +18,7 @@ from .broker import Broker, check_broker
 from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, Unanswered, check_positions
 from .errors import BrokerError, ConnectionLost, PublishRefused
 from .meters import ProducerMeters, serving
+from .pace import Pace
 from .permissions import inbox_prefix
 from .positions import PositionStore
 from .service import Rarely, Service
@@ -71,12 +72,14 @@ class _Producer:
         self._delivery = delivery
         self._flights: set[asyncio.Task[None]] = set()
         self._flight_bytes = 0
+        self._pace = Pace(settings.rate)
         self._wake = asyncio.Event()
         self._waiting = Rarely(logger.error)
         self._failed_save = Rarely(logger.error)
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
         self._announced: set[bytes] = set()
+        self._status = ""
         self._meters = ProducerMeters(self._behind, lambda: broker.reconnects)
 
     def _behind(self) -> dict[bytes, int]:
@@ -93,7 +96,6 @@ class _Producer:
         stopping.add_done_callback(lambda _: self._wake.set())
         self._clearing = asyncio.create_task(self._clear())
         self._clearing.add_done_callback(lambda _: self._wake.set())
-        self._service.ready("publishing to %s" % self._settings.subject)
         try:
             while not stopping.done():
                 if connecting.done():
@@ -119,22 +121,37 @@ class _Producer:
         """Look at the files, send what is new, sleep until there may be more."""
         self._wake.clear()
         now = time.monotonic()
+        self._tell()
         # Without a connection too: a rotated file is held open from when its rotation is seen.
         self._tailer.scan(now)
         self._announce()
         link = self._broker.current if self._clearing.done() else None
-        if link is not None:
+        held = self._pace.wait(now)
+        if link is not None and not held:
             for source in self._tailer.due(now):
-                if self._flight_bytes >= FLIGHT_BYTES:
+                if self._flight_bytes >= FLIGHT_BYTES or self._pace.wait(now):
                     break
-                block = source.read(min(BLOCK_BYTES, link.max_payload), link.max_payload, now)
+                block = source.read(self._pace.piece(min(BLOCK_BYTES, link.max_payload)), link.max_payload, now)
                 if block is not None:
+                    self._pace.spend(block.span.end - block.span.begin, now)
                     self._launch(source, block)
         self._save_sometimes(now)
         self._service.progress()
-        pause = min(self._tailer.next_due(time.monotonic()), TICK_MOST) if link is not None else 0.25
+        pause = 0.25 if link is None else min(held or self._tailer.next_due(time.monotonic()), TICK_MOST)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(pause, 0.001))
+
+    def _tell(self) -> None:
+        """systemd's status line: whoever deploys looks there for whether it is connected."""
+        if self._broker.current is None:
+            status = "connecting"
+        elif not self._clearing.done():
+            status = "waiting for stream %s" % self._settings.stream
+        else:
+            status = "publishing to %s" % self._settings.subject
+        if status != self._status:
+            self._status = status
+            self._service.ready(status)
 
     def _announce(self) -> None:
         for path in self._tailer.opened():
@@ -187,24 +204,27 @@ class _Producer:
 
     async def _clear(self) -> None:
         """Before anything is sent: the positions must not be older than what the stream has. Raises StateError."""
-        if self._settings.stream is None or self._settings.fresh:
-            return
+        if self._settings.stream is not None and not self._settings.fresh:
+            await self._compare(self._settings.stream)
+        self._store.confirmed()
+
+    async def _compare(self, stream: str) -> None:
         repeat = Retry()
         may_ask_why = True
         while True:
             link = await self._broker.link()
             try:
-                await check_positions(link, self._settings.stream, self._settings.subject, self._store, may_ask_why)
+                await check_positions(link, stream, self._settings.subject, self._store, may_ask_why)
                 return
             except ConnectionLost:
                 continue
             except PublishRefused as refusal:
-                logger.warning("Cannot compare the positions with stream %s: %s", self._settings.stream, refusal)
+                logger.warning("Cannot compare the positions with stream %s: %s", stream, refusal)
                 return
             except BrokerError as error:
                 may_ask_why = may_ask_why and not isinstance(error, Unanswered)
                 pause = repeat.after(error, time.monotonic())
-                self._waiting("Waiting for stream %s: %s", self._settings.stream, repeat.said or error)
+                self._waiting("Waiting for stream %s: %s", stream, repeat.said or error)
                 await asyncio.sleep(pause)
 
     def _save_sometimes(self, now: float) -> None:

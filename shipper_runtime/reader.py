@@ -244,8 +244,9 @@ class _Session:
             self._commit_bytes = min(COMMIT_BYTES, max(1, max_bytes // _SHARE))
             self._trim_bytes = min(TRIM_BYTES, max(1, max_bytes // _SHARE))
         position = await self._claim(info)
-        if self._differs(info, position):
-            position = self._begin_epoch(position, info)
+        if self._differs(info, position) or not await self._is_there(position):
+            position = self._begin_epoch(position, await self._js.stream_info(self._stream))
+        # From here on all trimmers take this position for what the group has.
         await self._make_durable(position)
         shared = self._shared
         pull = Pull(self._link, self._stream, self._settings.group, shared.pull_bytes, shared.large_pulls)
@@ -302,6 +303,13 @@ class _Session:
         if position.sequence and (int(state["first_seq"]) > position.sequence or not int(state["messages"])):
             return "it begins at %d, and %d was committed" % (state["first_seq"], position.sequence)
         return ""
+
+    async def _is_there(self, position: Position) -> bool:
+        """Whether the message that was committed last is still the same one. The fence finds that out too, but then the
+        durable says already that all before it has been read."""
+        if not position.sequence or not position.stamp:
+            return True
+        return await self._js.first_message(self._stream, position.sequence) == (position.sequence, position.stamp)
 
     def _begin_epoch(self, position: Position, info: dict[str, Any]) -> Position:
         state = info["state"]

@@ -35,8 +35,9 @@ class Variable:
 
 
 _SERVICES = ("producer", "consumer")
+_PRODUCER = ("producer", "verify")
 _STREAMS = ("streams", "status", "logs", "forget")
-_ALL = (*_SERVICES, *_STREAMS)
+_ALL = (*_SERVICES, "verify", *_STREAMS)
 VARIABLES = (
     Variable("NATS_URL", _ALL, "URL", "servers, separated by commas"),
     Variable("NATS_CREDS", _ALL, "FILE", "credentials: a JWT and its seed; needs the Python module nacl"),
@@ -44,16 +45,20 @@ VARIABLES = (
     Variable("NATS_KEY", _ALL, "FILE", "the client certificate's key, PEM"),
     Variable("NATS_CA", _ALL, "FILE", "certificates that may sign the servers'; the connection must be TLS then"),
     Variable("SHIPPER_SUBJECT", (*_ALL, "partition"), "PREFIX", "what all subjects begin with"),
-    Variable("SHIPPER_FILE", ("producer",), "PATHS", "files and globs to ship, separated by colons"),
+    Variable("SHIPPER_FILE", _PRODUCER, "PATHS", "files and globs to ship, separated by colons"),
     Variable(
         "SHIPPER_START", ("producer",), "WHERE", "beginning or end: where files are begun at the very first start"
     ),
-    Variable("SHIPPER_PARTITIONS", ("producer", "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
-    Variable("SHIPPER_PARTITION", ("producer",), "N", "the partition that was computed at deploy time"),
-    Variable("HOSTNAME", (*_SERVICES, "partition"), "HOST", "this host's name, instead of the operating system's"),
-    Variable("SHIPPER_STATE", ("producer",), "FOLDER", "where the positions are kept"),
+    Variable("SHIPPER_PARTITIONS", (*_PRODUCER, "partition", *_STREAMS), "N", "partitions of the fleet, 0 for none"),
+    Variable("SHIPPER_PARTITION", _PRODUCER, "N", "the partition that was computed at deploy time"),
+    Variable(
+        "HOSTNAME", (*_PRODUCER, "consumer", "partition"), "HOST", "this host's name, instead of the operating system's"
+    ),
+    Variable("SHIPPER_RATE", ("producer",), "SIZE", "bytes of log files to ship a second at most, such as 10MB"),
+    Variable("SHIPPER_JITTER", _SERVICES, "TIME", "connect after a random time up to this, such as 30s"),
+    Variable("SHIPPER_STATE", _PRODUCER, "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
-    Variable("SHIPPER_DIRECTORY", ("consumer",), "FOLDER", "root of the archive"),
+    Variable("SHIPPER_DIRECTORY", ("consumer", "ledger"), "FOLDER", "root of the archive"),
     Variable("SHIPPER_OUTPUT", ("consumer",), "PATTERN", "file name below a host's folder: strftime, {source}"),
     Variable("SHIPPER_ROTATE", ("consumer",), "TIME", "period of a file, such as 1d"),
     Variable("SHIPPER_MAX_AGE", ("consumer",), "TIME", "how long a file is kept after its period, such as 7d"),
@@ -95,13 +100,15 @@ class Listen:
 
 @dataclass(frozen=True)
 class BrokerSettings:
-    """How to reach NATS. Paths are not opened here; TLS is required where certificate, ca or a tls:// URL says so."""
+    """How to reach NATS. Paths are not opened here; TLS is required where certificate, ca or a tls:// URL says so.
+    Before it connects a service waits for up to jitter seconds."""
 
     servers: tuple[Server, ...]
     creds: str | None = None
     certificate: str | None = None
     key: str | None = None
     ca: str | None = None
+    jitter: int = 0
 
     def tls_required(self, server: Server) -> bool:
         """Whether nothing secret may be sent to this server before the connection is encrypted."""
@@ -111,7 +118,8 @@ class BrokerSettings:
 @dataclass(frozen=True)
 class ProducerSettings:
     """What one host ships, and as whom: files are paths and globs as written; partition is the computed one; stream is
-    the name of the partition's stream, or None for core NATS; fresh says that positions may be missing."""
+    the name of the partition's stream, or None for core NATS; fresh says that positions may be missing; rate is in
+    bytes of log files a second, or None for no limit."""
 
     broker: BrokerSettings
     host: str
@@ -122,6 +130,7 @@ class ProducerSettings:
     state: str
     stream: str | None = None
     fresh: bool = False
+    rate: int | None = None
     metrics: Listen | None = None
 
 
@@ -179,7 +188,14 @@ def broker_settings(env: Environment) -> BrokerSettings:
     if (certificate is None) != (key is None):
         missing = "NATS_KEY" if key is None else "NATS_CERTIFICATE"
         raise SettingError(missing, None, "a client certificate and its key go together; set both or neither")
-    return BrokerSettings(servers, env.get("NATS_CREDS") or None, certificate, key, env.get("NATS_CA") or None)
+    return BrokerSettings(
+        servers,
+        env.get("NATS_CREDS") or None,
+        certificate,
+        key,
+        env.get("NATS_CA") or None,
+        _duration(env, "SHIPPER_JITTER", "", 0),
+    )
 
 
 def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> ProducerSettings:
@@ -213,6 +229,7 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
         state=env.get("SHIPPER_STATE") or "/var/lib/shipper",
         stream=partition_stream(stream, number) if stream is not None else None,
         fresh=fresh,
+        rate=parse_size("SHIPPER_RATE", env["SHIPPER_RATE"], "10MB") if env.get("SHIPPER_RATE") else None,
         metrics=_listen(env, "SHIPPER_METRICS"),
     )
 
@@ -317,11 +334,13 @@ def stream_limits(env: Environment) -> StreamLimits:
     return StreamLimits(max_bytes, replicas, max_age, duplicates)
 
 
-def parse_size(name: str, value: str) -> int:
+def parse_size(name: str, value: str, example: str = "1GiB") -> int:
     """The bytes of a size such as 1GiB. Raises SettingError, with the variable's name."""
     match = _SIZE.match(value)
     if match is None:
-        raise SettingError(name, value, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as 1GiB")
+        raise SettingError(
+            name, value, "use a whole number above 0 and one of KiB, MiB, GiB, TiB, such as %s" % example
+        )
     return int(match.group(1)) * _UNITS[match.group(2)]
 
 

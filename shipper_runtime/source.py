@@ -36,7 +36,8 @@ _RACY_NS = 50_000_000
 
 
 class Source:
-    """A configured path, or one that a glob matched. waiting tells why nothing can be read, while that is so."""
+    """A configured path, or one that a glob matched. waiting tells why nothing can be read, while that is so; served_at
+    when its last block was read, as time.monotonic() tells."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Source:
         self.waiting: str | None = None
         self.idle = IDLE
         self.looked_at = now
+        self.served_at = 0.0
         self.lineage = Lineage(path, shared, now, bound)
         self._store = shared.store
         self._shared = shared
@@ -82,6 +84,7 @@ class Source:
             except OSError as error:
                 self._say("Waiting for %s: %s", _reason(error))
         if self._frozen is not None:
+            self.served_at = now
             return self._frozen[0]
         self._delay = min(self._delay * 2, self.idle)
         self._wake(self, now + self._delay)

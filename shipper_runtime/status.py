@@ -23,6 +23,7 @@ from .ownership import OWNER, OWNER_HOST
 from .partition import partition_subject
 from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, partition_stream
+from .tables import size, span, table
 from .trim import durables, floor_of
 from .wire import subject_host
 
@@ -167,7 +168,7 @@ def partition_table(rows: Sequence[Row]) -> str:
         [
             (
                 str(row.partition), row.stream, _text(row.group), _text(row.owner), _text(row.lag_messages),
-                _span(row.lag_seconds), _size(row.bytes), _size(row.max_bytes), _span(row.last_commit_seconds, " ago"),
+                span(row.lag_seconds), size(row.bytes), size(row.max_bytes), span(row.last_commit_seconds, " ago"),
                 _note(row),
             )
             for row in rows
@@ -181,25 +182,11 @@ def host_table(rows: Sequence[HostRow]) -> str:
     return table(
         ("HOST", "PARTITION", "SEQUENCE", "SEEN", "COMMITTED"),
         [
-            (row.host, str(row.partition), str(row.sequence), _span(row.last_seen_seconds, " ago"), _committed(row))
+            (row.host, str(row.partition), str(row.sequence), span(row.last_seen_seconds, " ago"), _committed(row))
             for row in rows
         ],
         right=(1, 2, 3),
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Columns two spaces apart, those of right to the right; no white space ends a line."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    to_the_right = frozenset(right)
-    lines = (
-        "  ".join(
-            cell.rjust(width) if column in to_the_right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in (head, *rows)
-    )
-    return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def _note(row: Row) -> str:
@@ -243,26 +230,6 @@ def _age(now: int, stamp: int) -> float:
 
 def _text(value: str | int | None) -> str:
     return "-" if value is None else printable(str(value))
-
-
-def _span(seconds: float | None, more: str = "") -> str:
-    if seconds is None:
-        return "-"
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return "%d%s%s" % (seconds // length, unit, more)
-    return "%ds%s" % (seconds, more)
-
-
-def _size(size: int | None) -> str:
-    if size is None:
-        return "-"
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return "%d%s" % (value, unit) if value == int(value) else "%.1f%s" % (value, unit)
 
 
 async def run(settings: FleetSettings, *, hosts: bool, as_json: bool) -> None:

@@ -265,13 +265,18 @@ def told(plans: Sequence[Plan]) -> list[str]:
 
 
 def rows(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """What was done, for machines; a stream that was made has null before each of our fields."""
+    """What was done, for machines: the values as the server has them, and as people read them; a stream that was made
+    has null before each of our fields."""
     return [
         {
             "stream": the_plan.stream,
             "partition": the_plan.partition,
             "action": the_plan.action,
             "changes": {field: list(pair) for field, pair in the_plan.changes.items()},
+            "readable": {
+                field: [None if value is None else readable(field, value) for value in pair]
+                for field, pair in the_plan.changes.items()
+            },
         }
         for the_plan in plans
     ]

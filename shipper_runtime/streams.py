@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
-from .broker import check_broker, connected
+from .broker import Link, check_broker, connected
 from .errors import (
     ApiError,
     BrokerError,
@@ -26,7 +26,15 @@ from .errors import (
     ShipperError,
     printable,
 )
-from .jetstream import CONSUMER_NOT_FOUND, NO_ROOM, NOT_ENABLED, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, nanoseconds
+from .jetstream import (
+    CONSUMER_NOT_FOUND,
+    NO_ROOM,
+    NOT_ENABLED,
+    OLDEST_SERVER,
+    STREAM_NOT_FOUND,
+    JetStream,
+    nanoseconds,
+)
 from .ownership import OWNER_HOST
 from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, StreamLimits, partition_stream
@@ -38,7 +46,9 @@ FORGOTTEN = "shipper-forgotten-"
 _AT_ONCE = 16
 # A stream on several servers takes its time to be made.
 _TIMEOUT = 20.0
+_ASK_AGAIN = 2.0
 _ACCOUNT_FULL = (10002, 10028)
+_NO_LEADER = 10008
 _NO_PEERS = 10005
 _NOT_CLUSTERED = 10074
 
@@ -235,6 +245,23 @@ async def _info(jetstream: JetStream, stream: str) -> dict[str, Any] | None:
         raise
 
 
+async def _await_leader(link: Link) -> None:
+    """A cluster that has just started elects a leader first, and until then drops what it is asked."""
+    asking = JetStream(link, _ASK_AGAIN)
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            await asking.account_info()
+            return
+        except NoAnswer:
+            if time.monotonic() > deadline:
+                raise
+        except ApiError as error:
+            if error.err_code != _NO_LEADER or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_ASK_AGAIN / 4)
+
+
 @contextlib.asynccontextmanager
 async def _jetstream(settings: FleetSettings) -> AsyncIterator[JetStream]:
     """JetStream on a server that can do what is needed. Whatever a broker may answer leaves as one clear line."""
@@ -243,6 +270,7 @@ async def _jetstream(settings: FleetSettings) -> AsyncIterator[JetStream]:
             text = "the server at %s is nats-server %d.%d.%d, and durable mode needs %d.%d.%d or newer"
             raise BrokerError(text % (link.url, *link.version, *OLDEST_SERVER))
         try:
+            await _await_leader(link)
             yield JetStream(link, _TIMEOUT)
         except NoResponders:
             raise BrokerError(_NOT_ENABLED_TEXT % link.url) from None

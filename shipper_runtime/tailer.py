@@ -142,7 +142,8 @@ class Tailer:
         self._scan_at = now + max(_SCAN, _SCAN_SHARE * (time.perf_counter() - began))
 
     def due(self, now: float) -> list[Source]:
-        """The sources that are worth reading now; one that is not read is due again soon.
+        """The sources that are worth reading now, who was served longest ago first: where not all can be, a file with a
+        backlog does not keep the others waiting. One that is not read is due again soon.
 
         First, what the first blocks of new files wait for: their lives are saved, all in one go.
         """
@@ -155,6 +156,7 @@ class Tailer:
                 del self._wakes[source]
                 if not source.in_flight:
                     due.append(source)
+        due.sort(key=lambda source: source.served_at)
         for source in due:
             self._wake(source, now + IDLE / 10)
         return due

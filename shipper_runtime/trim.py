@@ -54,6 +54,12 @@ def merge_floors(
     return merged
 
 
+def of_this_past(floors: Floors, last: int) -> Floors:
+    """A floor beyond the stream's end is of numbers that the broker has lost and uses a second time: what was read of
+    the new ones nobody knows, so it counts as nothing, also when the stream has grown beyond it."""
+    return {group: (0 if floor > last else floor, seen) for group, (floor, seen) in floors.items()}
+
+
 def history_bytes(max_bytes: int, max_payload: int, quiet: float) -> int:
     """How much of a stream may be taken by what everybody has committed: half of it. But where nothing has come for
     some seconds it may be because the largest message does not fit beside that: then there is to be room for it."""
@@ -65,8 +71,8 @@ def purge_before(state: Mapping[str, Any], history: int, floors: Iterable[int]) 
     """The sequence before which messages are to be purged, or None; history is how many bytes may stay.
 
     The floor's own message is left: a reader begins with it to see that the stream is still the same. Only where it
-    alone is more than may stay it goes too, or a small stream could never take a large message. A floor beyond the
-    stream's end belongs to another past of the stream.
+    alone is more than may stay it goes too, or a small stream could never take a large message. A purge beyond the
+    stream's end would delete everything.
     """
     lowest, highest = min(floors, default=0), max(floors, default=0)
     first, last, stored, messages = (int(state[key]) for key in ("first_seq", "last_seq", "bytes", "messages"))
@@ -109,6 +115,7 @@ class Trimmer:
             now = time.time_ns()
             floors = merge_floors(remembered, consumers, info["config"].get("metadata"), now)
             floors[self._group] = (committed, now)
+            floors = of_this_past(floors, int(info["state"]["last_seq"]))
             if floors.keys() != remembered.keys() or any(
                 floors[group][0] != remembered[group][0] for group in floors if group != self._group
             ):

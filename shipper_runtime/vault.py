@@ -17,13 +17,14 @@ import stat
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 
 from .archive import Unwritten
 from .confined import Root
 from .errors import OutOfStep
 from .ledger import FileRow, Ledger
+from .syncing import Syncer, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,6 @@ IDLE_CLOSED_AFTER = 60.0
 # A file that was last changed so long before a message came to the broker does not hold it; clocks differ.
 _CLOCKS_NS = 60 * 10**9
 _READ = 1024 * 1024
-_SYNC_AT_ONCE = 8
-
-_syncing = ThreadPoolExecutor(_SYNC_AT_ONCE, thread_name_prefix="sync")
 
 
 class _File:
@@ -79,7 +77,10 @@ class Vault:
         self._stream = stream
         self._unwritten = unwritten
         self._descriptors = descriptors
+        self._syncer: Syncer | None = None
         self._files: OrderedDict[bytes, _File] = OrderedDict()
+        # Those of them that are open, the one that was used longest ago first.
+        self._open: OrderedDict[bytes, _File] = OrderedDict()
         self._waiting: dict[bytes, _File] = {}
         self._touched: dict[bytes, _File] = {}
         self._folders: set[bytes] = set()
@@ -106,6 +107,8 @@ class Vault:
     def flush(self) -> None:
         """Write what was gathered. Raises OSError where that may go better later, and OutOfStep where another
         partition writes the file at present; then take_back()."""
+        if self._syncer is None:
+            self._syncer = Syncer(self._root.directory)
         fresh = []
         for file in list(self._waiting.values()):
             if not file.held:
@@ -129,12 +132,8 @@ class Vault:
         """On return all that was flushed is on disk, and can be found there. Raises OSError; then it must not be tried
         again, for the system may have dropped what it could not write: close(), and begin again with cut_back()."""
         descriptors = [file.fd for file in self._touched.values() if file.end != file.length]
-        if len(descriptors) > 1:
-            list(_syncing.map(os.fdatasync, descriptors))
-        elif descriptors:
-            os.fdatasync(descriptors[0])
-        if self._folders:
-            list(_syncing.map(_sync_folder, sorted(self._folders)))
+        if self._syncer is not None:
+            self._syncer.sync(descriptors, self._folders)
 
     def rows(self) -> list[FileRow]:
         """What of the files is to be committed."""
@@ -170,6 +169,10 @@ class Vault:
         for file in self._files.values():
             self._close_descriptor(file)
         self._files.clear()
+        self._open.clear()
+        if self._syncer is not None:
+            self._syncer.close()
+            self._syncer = None
         self._waiting.clear()
         self._touched.clear()
         self._folders.clear()
@@ -194,7 +197,7 @@ class Vault:
             os.fsync(fd)
             if row.length == 0:
                 for folder in self._folders_of(row.path):
-                    _sync_folder(folder)
+                    sync_folder(folder)
             matched = row.length if row.matched is None else row.matched
             kept.append(FileRow(row.path, os.fstat(fd).st_size, row.period, matched, row.since))
         return kept
@@ -224,6 +227,7 @@ class Vault:
         if file.fd < 0:
             self._make_room()
             file.fd = self._root.open_file(file.host, file.name, os.O_RDWR).fd
+            self._open[file.path] = file
         try:
             fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -231,7 +235,7 @@ class Vault:
             raise OutOfStep("%s is being written by another partition" % shown) from None
         file.held = True
         self._touched[file.path] = file
-        self._files.move_to_end(file.path)
+        self._open.move_to_end(file.path)
         return self._see(file)
 
     def _see(self, file: _File) -> FileRow | None:
@@ -338,8 +342,7 @@ class Vault:
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
     def _make_room(self) -> None:
-        open_files = [file for file in self._files.values() if file.fd >= 0]
-        for file in open_files[: max(0, len(open_files) + 1 - self._descriptors)]:
+        for file in list(islice(self._open.values(), max(0, len(self._open) + 1 - self._descriptors))):
             if not file.held and not file.chunks:
                 self._close(file)
             elif not file.held:
@@ -359,21 +362,7 @@ class Vault:
         if file.fd >= 0:
             os.close(file.fd)
             file.fd = -1
-
-
-def _sync_folder(path: bytes) -> None:
-    # A sweep may have removed an empty one.
-    with contextlib.suppress(FileNotFoundError):
-        _sync_path(path)
-
-
-def _sync_path(path: bytes) -> None:
-    # Names were looked up without following links; the root may be one, by the operator's choice.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            self._open.pop(file.path, None)
 
 
 def _read(fd: int, begin: int, end: int) -> Iterable[bytes]:

@@ -12,7 +12,8 @@ author: The logfleet developers (@logfleet)
 description:
   - Looks at the inventory variables of all hosts at once, whether a run is limited to some of them or not.
   - Finds hosts that disagree about the number of partitions, partitions that nobody or more than one consumer of a
-    group reads, names that cannot be part of a subject or that two hosts have, and variables that are misspelt.
+    group reads, names that cannot be part of a subject or that two hosts have, and variables that are misspelt or
+    have a value that is none of their choices, no number or no boolean.
   - Finds hosts that the brokers could not tell apart, and a C(shipper_secret) that is none, without printing it.
 options:
   _input:
@@ -30,6 +31,12 @@ options:
       - Without it nobody looks at who reads what.
     type: list
     elements: str
+  brokers:
+    description: The inventory names of all hosts that run a broker. Only their variables are looked at.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   partitions:
     description: The number of partitions, for a fleet whose inventory does not say it.
     type: int
@@ -70,6 +77,9 @@ _value:
       description: The hosts that ship, as they were given.
       type: list
       elements: str
+    hostnames:
+      description: The name that each producer ships as.
+      type: dict
     problems:
       description: What is wrong, one sentence each.
       type: list
@@ -79,18 +89,19 @@ _value:
       type: dict
 """
 
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Callable
 
-import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import Inventory
+from ansible_collections.logfleet.shipper.plugins.plugin_utils.specification import documented
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
-    PREFIXES,
+    HOSTNAME,
+    SERIAL,
     VARIABLES,
     misspelt,
     plan_fleet,
+    wrong_values,
 )
 
 
@@ -102,36 +113,39 @@ def fleet_plan(
     names: Any = (),
     complete: bool = True,
     limited: bool = False,
+    brokers: Any = (),
 ) -> dict[str, Any]:
     """The plan of a fleet. Raises AnsibleFilterError."""
-    members = list(dict.fromkeys([*producers, *(consumers or ())]))
+    members = list(dict.fromkeys([*producers, *(consumers or ()), *brokers]))
     missing = [host for host in members if host not in hostvars]
     if missing:
         raise AnsibleFilterError("fleet_plan: the inventory has no host %s" % ", ".join(missing))
-    inventory = {}
+    inventory, narrow_values = {}, {}
     reader = Inventory(hostvars)
     used = set(names)
+    narrow = {
+        name: option
+        for name, option in documented().items()
+        if name == SERIAL or (name not in VARIABLES and _is_narrow(option))
+    }
     for host in members if complete else hostvars:
         variables = reader.raw(host)
         used.update(variables)
         inventory[host] = reader.values(host, VARIABLES, variables)
+        narrow_values[host] = reader.values(host, narrow, variables)
     plan = plan_fleet(inventory, producers, consumers, partitions, limited)
     return {
         "partitions": plan.partitions,
         "producers": list(producers),
-        "problems": misspelt(used, _known()) + plan.problems,
+        "hostnames": {host: inventory[host].get(HOSTNAME, host) for host in producers},
+        "problems": misspelt(used, documented()) + wrong_values(narrow_values, narrow) + plan.problems,
         "read_partitions": plan.read_partitions,
     }
 
 
-@cache
-def _known() -> frozenset[str]:
-    """The variables that the roles document."""
-    names: set[str] = set()
-    for path in sorted(Path(__file__).parents[2].glob("roles/*/meta/argument_specs.yml")):
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
-            names.update(name for name in entry.get("options", {}) if name.startswith(PREFIXES))
-    return frozenset(names)
+def _is_narrow(option: Mapping[str, Any]) -> bool:
+    """Whether there are values that it cannot have and that can be told without the rest of the inventory."""
+    return "choices" in option or option.get("type") in ("int", "bool")
 
 
 class FilterModule:

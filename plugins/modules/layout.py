@@ -48,7 +48,7 @@ options:
           - V(directory) makes missing parents too, with mode C(0755).
           - V(link) switches a link at once. What is there and no link is left alone, and the module fails.
           - V(file) replaces a file's content at once.
-          - V(absent) removes files and links.
+          - V(absent) removes files, links, and folders in which nothing is left.
         type: str
         choices:
           - directory
@@ -59,6 +59,12 @@ options:
       to:
         description: The path that a link points to. It need not exist.
         type: str
+      previous:
+        description:
+          - The path of a second link, which then points to where the link pointed before it was switched.
+          - It is left alone where the link is not switched.
+        type: str
+        version_added: 0.2.0
       content:
         description: A file's content.
         type: str
@@ -83,6 +89,12 @@ options:
         type: list
         elements: str
         default: []
+      keep_newest:
+        description:
+          - So many of the newest files that O(entries[].state=absent) would remove are left alone too.
+          - Files that a link in the same folder points to are left alone then, and do not count.
+        type: int
+        version_added: 0.2.0
       mode:
         description: The mode of a folder or file, such as V(0750).
         type: str
@@ -103,7 +115,8 @@ EXAMPLES = r"""
         mode: "0750"
       - path: /opt/shipper/current
         state: link
-        to: /opt/shipper/0.1.0
+        to: /opt/shipper/0.2.0
+        previous: /opt/shipper/previous
       - path: /etc/shipper/producer.env
         state: file
         content: "SHIPPER_SUBJECT=shipper\n"
@@ -137,6 +150,8 @@ class Layout:
     def __init__(self, module: AnsibleModule) -> None:
         self.changed: list[str] = []
         self.diffs: list[dict[str, str]] = []
+        # What was removed, or would be.
+        self._gone: set[str] = set()
         self._module = module
         # Files that go live with the next one.
         self._waiting: list[dict[str, Any]] = []
@@ -176,6 +191,9 @@ class Layout:
         if now is None and os.path.lexists(path):
             self._module.fail_json(msg="%s is there and is no link: move it away" % path)
         self._note(path, "" if now is None else "-> %s\n" % now, "-> %s\n" % target)
+        # First: whoever stops here knows at least what is there.
+        if entry["previous"] and now is not None:
+            self._put_link({"path": entry["previous"], "to": now, "previous": None})
         if not self._module.check_mode:
             new = os.path.join(os.path.dirname(path), ".shipper-%d" % os.getpid())
             os.symlink(target, new)
@@ -236,11 +254,30 @@ class Layout:
             )
 
     def _put_absent(self, entry: dict[str, Any]) -> None:
-        for path in sorted(glob.glob(entry["path"])):
-            if path not in entry["keep"]:
-                self._note(path, "file\n", "")
-                if not self._module.check_mode:
-                    os.unlink(path)
+        found = [path for path in sorted(glob.glob(entry["path"])) if path not in entry["keep"]]
+        if entry["keep_newest"] is not None:
+            linked = {os.path.realpath(path) for path in _links_beside(entry["path"])}
+            found = [path for path in found if os.path.islink(path) or os.path.realpath(path) not in linked]
+            found = sorted(found, key=os.path.getmtime, reverse=True)[entry["keep_newest"] :]
+        if not found and os.path.islink(entry["path"]) and entry["path"] not in entry["keep"]:
+            # glob() does not see a link to nowhere.
+            found = [entry["path"]]
+        for path in found:
+            if os.path.isdir(path) and not os.path.islink(path):
+                self._remove_folder(path)
+                continue
+            self._note(path, "file\n", "")
+            self._gone.add(path)
+            if not self._module.check_mode:
+                os.unlink(path)
+
+    def _remove_folder(self, path: str) -> None:
+        """Only where nothing is left in it, or would be."""
+        if all(os.path.join(path, name) in self._gone for name in os.listdir(path)):
+            self._note(path, "directory\n", "")
+            self._gone.add(path)
+            if not self._module.check_mode:
+                os.rmdir(path)
 
     def _set_attributes(self, entry: dict[str, Any], path: str) -> None:
         if not os.path.lexists(path):
@@ -258,6 +295,12 @@ class Layout:
         if path not in self.changed:
             self.changed.append(path)
         self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+
+
+def _links_beside(path: str) -> list[str]:
+    folder = os.path.dirname(path)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if os.path.islink(os.path.join(folder, name))]
 
 
 def _content(entry: dict[str, Any]) -> bytes:
@@ -281,11 +324,13 @@ def main() -> None:
                         "required": True,
                     },
                     "to": {"type": "str"},
+                    "previous": {"type": "str"},
                     "content": {"type": "str"},
                     "secret": {"type": "str", "no_log": True},
                     "validate": {"type": "list", "elements": "str"},
                     "together": {"type": "bool", "default": False},
                     "keep": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                    "keep_newest": {"type": "int", "no_log": False},
                     "mode": {"type": "str"},
                     "owner": {"type": "str"},
                     "group": {"type": "str"},

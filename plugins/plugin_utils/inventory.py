@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+_REFERENCE = re.compile(r"\{\{ *([a-zA-Z_]\w*) *\}\}\Z", re.ASCII)
+_REFERENCES_MOST = 5
 
 
 class Inventory:
@@ -25,16 +29,23 @@ class Inventory:
     def values(self, host: str, names: Iterable[str], raw: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Those of these variables that a host has."""
         variables = self.raw(host) if raw is None else raw
-        return {name: self._value(host, name, variables[name]) for name in names if name in variables}
+        return {name: self._value(host, name, variables) for name in names if name in variables}
 
-    def _value(self, host: str, name: str, raw: Any) -> Any:
-        if raw is None or isinstance(raw, (bool, int, float)):
-            return raw
+    def _value(self, host: str, name: str, variables: Mapping[str, Any]) -> Any:
+        raw, text = self._text(variables[name])
+        # What only names another variable, such as one in a vault, is that one.
+        for _turn in range(_REFERENCES_MOST):
+            match = _REFERENCE.match(text)
+            if match is None or match.group(1) not in variables:
+                break
+            raw, text = self._text(variables[match.group(1)])
+        if "{" in text:
+            return self._hostvars[host][name]
+        return raw if raw is None or isinstance(raw, (bool, int, float, list, tuple, dict)) else text
+
+    def _text(self, raw: Any) -> tuple[Any, str]:
         known = self._decrypted.get(id(raw))
         if known is None:
             # The object is kept, so that its id is not used again.
             known = self._decrypted[id(raw)] = (raw, str(raw))
-        text = known[1]
-        if "{" in text:
-            return self._hostvars[host][name]
-        return raw if isinstance(raw, (list, tuple, dict)) else text
+        return known

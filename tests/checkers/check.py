@@ -2,10 +2,11 @@
 """Runs the project's checks on every Python and ansible-core that this machine has, and says what it could not run.
 
     python3 tests/checkers/check.py             all of them
-    python3 tests/checkers/check.py lint unit   those of some groups: lint, unit, integration, torture, collection,
-                                                ansible-test
+    python3 tests/checkers/check.py lint unit   those of some groups: lint, docs, unit, integration, torture,
+                                                collection, ansible-test, molecule
 
-Three lanes run beside each other: what is about Python, about the newest one, and about Ansible. A check's
+Four lanes run beside each other: what is about Python, about the newest one, about Ansible, and about real hosts, which
+only root can start. A check's
 output is kept below .cache/reports and shown when it failed; nothing is written outside .venv, .venvs and .cache. The
 last line is "N passed, N failed", tests and linters added up; the exit code is 1 when anything failed.
 """
@@ -44,7 +45,7 @@ REPORTS = CACHE / "reports"
 COLLECTIONS = CACHE / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections" / "logfleet" / "shipper"
 LIMIT_SECONDS = 1200
-GROUPS = ("lint", "unit", "integration", "torture", "collection", "ansible-test")
+GROUPS = ("lint", "docs", "unit", "integration", "torture", "collection", "ansible-test", "molecule")
 # Stands in a command for the version of the environment's Python, such as 3.10.
 PYTHON_VERSION = "PYTHON_VERSION"
 
@@ -68,7 +69,9 @@ class Check:
 
     @property
     def lane(self) -> str:
-        """Ansible's tools work in one copy of the collection, one after the other."""
+        """Ansible's tools work in one copy of the collection, one after the other; the hosts only read there."""
+        if self.group == "molecule":
+            return "hosts"
         if self.folder == COLLECTION or self.group == "collection":
             return "Ansible"
         return "newest Python" if self.environment == CORE_2_21 else "Python"
@@ -78,8 +81,13 @@ class Check:
         return REPORTS / ("%s.log" % self.title.replace(" ", "-").replace("/", "-"))
 
     @property
+    def takes_report(self) -> bool:
+        """Whether the command is told where to put its report."""
+        return self.command[0] == "pytest" or self.group == "molecule"
+
+    @property
     def reports(self) -> list[Path]:
-        if self.command[0] == "pytest":
+        if self.takes_report:
             return [self.log.with_suffix(".xml")]
         return (
             sorted(COLLECTION.glob("tests/output/junit/*.xml")) if self.command[:2] == ("ansible-test", "units") else []
@@ -126,6 +134,10 @@ def plan() -> list[Check]:
             COLLECTION,
         ),
     ]
+    readmes, docsite = "tests/checkers/role_readmes.py", "tests/checkers/docsite.py"
+    checks.append(Check("docs", "README.md of the roles", MAIN, ("python", readmes, "--check")))
+    checks.append(Check("docs", "docsite", MAIN, ("python", docsite, str(CACHE / "html"))))
+    checks.append(Check("docs", "guide, dashboard, alerts", MAIN, ("pytest", "tests/docs")))
     for environment in (MAIN, OLDEST, CORE_2_21):
         checks.append(Check("unit", "runtime", environment, ("pytest", "tests/runtime")))
         checks.append(Check("integration", "integration", environment, ("pytest", "tests/integration")))
@@ -136,23 +148,29 @@ def plan() -> list[Check]:
         sanity = ("ansible-test", "sanity", "--venv", "--color", "no")
         checks.append(Check("ansible-test", "ansible-test units", environment, units, COLLECTION))
         checks.append(Check("ansible-test", "ansible-test sanity", environment, sanity, COLLECTION))
+    checks.append(Check("molecule", "molecule", MAIN, ("python", "molecule/lab/scenarios.py"), COLLECTION))
     return checks
 
 
-def copy_collection() -> None:
-    """Puts a copy of the tree where Ansible's tools look for a collection, without what .gitignore names."""
+def copy_tree(target: Path) -> None:
+    """A copy of the tree without what .gitignore names; what was at its place goes."""
     patterns = [".git", *(line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#"))]
 
     def ignored(folder: str, names: list[str]) -> list[str]:
         place = Path(folder).relative_to(ROOT).as_posix()
         return [name for name in names if any(_matches(pattern, place, name) for pattern in patterns)]
 
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT, target, symlinks=True, ignore=ignored)
+
+
+def copy_collection() -> None:
+    """Puts a copy of the tree where Ansible's tools look for a collection."""
     # ansible-test keeps its own environments in tests/output: they are kept, or every run would be a cold one.
     output, kept = COLLECTION / "tests" / "output", CACHE / "ansible-test-output"
     if output.is_dir():
         output.rename(kept)
-    shutil.rmtree(COLLECTION, ignore_errors=True)
-    shutil.copytree(ROOT, COLLECTION, symlinks=True, ignore=ignored)
+    copy_tree(COLLECTION)
     if kept.is_dir():
         kept.rename(output)
     # ansible-test and ansible-lint ask git for the files; in the project's own repository the copy is ignored.
@@ -256,7 +274,9 @@ class Runner:
         for report in check.reports:
             report.unlink(missing_ok=True)
         if check.command[0] == "pytest":
-            command += ["--quiet", "--junitxml", str(check.reports[0])]
+            command += ["--quiet"]
+        if check.takes_report:
+            command += ["--junitxml", str(check.reports[0])]
         started = time.monotonic()
         with check.log.open("wb") as log:
             process = subprocess.Popen(
@@ -359,6 +379,9 @@ def main(arguments: list[str]) -> int:
                 return 1
             missing[environment.purpose] = str(problem)
     checks = [check for check in checks if check.environment.folder in folders]
+    if os.geteuid() != 0 and any(check.group == "molecule" for check in checks):
+        missing["the Molecule scenarios"] = "only root can start hosts that run systemd: run this as root"
+        checks = [check for check in checks if check.group != "molecule"]
     if not options.main_only and {OLDEST.folder, CORE_2_21.folder} <= folders.keys():
         # They take minutes: the oldest and the newest Python will do, and stand for those between.
         checks = [check for check in checks if check.group != "integration" or check.environment != MAIN]

@@ -59,16 +59,26 @@ class Fleet:
             "shipper_service_manager": "supervisor",
             "producer_root": str(folder / "{{ inventory_hostname }}"),
             "producer_files": ["{{ producer_root }}/log/*.log"],
+            # There is nobody to ship to.
+            "producer_check_seconds": 0,
             "consumer_root": str(folder / "{{ inventory_hostname }}"),
         }
+        self.brokers: dict[str, dict[str, Any]] = {}
         self._collections = collections
 
     def host(self, name: str) -> Path:
         return self.folder / name
 
+    @property
+    def ran(self) -> Path:
+        """A JSON object a line: each task that ran on a host in the last run."""
+        return self.folder / "ran.jsonl"
+
     def play(self, *arguments: str, playbook: str = "logfleet.shipper.site") -> Run:
         inventory = self.folder / "inventory.json"
         groups = {"shipper_producers": {"hosts": self.producers}, "shipper_consumers": {"hosts": self.consumers}}
+        if self.brokers:
+            groups["shipper_brokers"] = {"hosts": self.brokers}
         inventory.write_text(json.dumps({"all": {"vars": self.vars, "children": groups}}))
         return self.ansible("ansible-playbook", "--inventory", str(inventory), playbook, *arguments)
 
@@ -82,6 +92,9 @@ class Fleet:
             ANSIBLE_PIPELINING="1",
             ANSIBLE_LOCALHOST_WARNING="0",
             XDG_CACHE_HOME=str(self._collections / "cache"),
+            ANSIBLE_CALLBACK_PLUGINS=str(Path(__file__).parent / "callbacks"),
+            ANSIBLE_CALLBACKS_ENABLED="ran",
+            RAN_LOG=str(self.ran),
             # What an operator has in the shell must not reach the services.
             NATS_CREDS="/nonexistent",
             SHIPPER_STREAM="stray",

@@ -63,6 +63,50 @@ def test_entries_are_put_in_place_once_and_predicted_before(fleet: Fleet, tmp_pa
     assert os.readlink(root / "a/link") == "nowhere"
 
 
+def test_a_switched_link_leaves_one_to_where_it_pointed_and_old_files_go(fleet: Fleet, tmp_path: Path) -> None:
+    """The newest stay, and what is linked; predicted before; a link that is not switched changes nothing."""
+    for age, name in enumerate(("0.5", "0.4", "0.3", "0.2", "0.1")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (10_000 - age, 10_000 - age))
+    (tmp_path / "current").symlink_to(tmp_path / "0.1")
+    link = {"path": str(tmp_path / "current"), "state": "link", "to": str(tmp_path / "0.5")}
+    entries = [
+        {**link, "previous": str(tmp_path / "previous")},
+        {"path": str(tmp_path / "[0-9]*"), "state": "absent", "keep": [str(tmp_path / "0.5")], "keep_newest": 1},
+    ]
+    checked = layout(fleet, entries, "--check")
+    assert checked.code == 0
+    assert not (tmp_path / "previous").is_symlink()
+    done = layout(fleet, entries)
+    assert done.code == 0
+    assert os.readlink(tmp_path / "previous") == str(tmp_path / "0.1")
+    assert sorted(path.name for path in tmp_path.glob("0.*")) == ["0.1", "0.4", "0.5"]
+    for name in ("0.2", "0.3"):
+        assert str(tmp_path / name) in checked.output and str(tmp_path / name) in done.output
+    assert "CHANGED" not in layout(fleet, entries).output
+
+
+def test_folders_go_when_nothing_is_left_in_them(fleet: Fleet, tmp_path: Path) -> None:
+    """As check mode says, and a link to nowhere goes as well."""
+    (tmp_path / "empty/inner").mkdir(parents=True)
+    (tmp_path / "empty/inner/file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    (tmp_path / "nowhere").symlink_to("missing")
+    paths = [tmp_path / name for name in ("empty/inner/*", "empty/inner", "empty", "full", "nowhere")]
+    entries = [{"path": str(path), "state": "absent"} for path in paths]
+    checked = layout(fleet, entries, "--check")
+    assert (tmp_path / "empty/inner/file").exists()
+    done = layout(fleet, entries)
+    for run in (checked, done):
+        assert run.code == 0
+        assert '"%s"' % (tmp_path / "empty") in run.output
+        assert '"%s"' % (tmp_path / "nowhere") in run.output
+    assert not (tmp_path / "empty").exists()
+    assert (tmp_path / "full/file").exists()
+    assert "CHANGED" not in layout(fleet, entries).output
+
+
 def test_what_cannot_be_put_in_place_leaves_what_is_there(fleet: Fleet, tmp_path: Path) -> None:
     """A content that its program refuses, a file where a link is to be, and a file where a folder is to be."""
     (tmp_path / "settings").write_text("good\n")

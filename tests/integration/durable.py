@@ -15,6 +15,7 @@ from shipper_runtime.errors import ApiError
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.permissions import ADMIN_INBOX
 from shipper_runtime.settings import broker_settings
+from tests.integration.cluster import NatsCluster
 from tests.support import NatsServer, Shipper, archived, run_shipper, wait_for
 
 HOST = "web1.example.net"
@@ -25,27 +26,45 @@ Result = TypeVar("Result")
 
 
 class DurableFleet:
-    """One partition. Nothing runs but the server until it is started."""
+    """One partition. Nothing runs but the server until it is started. With a cluster, its server is the
+    first of that, and the stream is on all of them."""
 
-    def __init__(self, folder: Path, max_bytes: str = "64MiB", sync: str = "always", version: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: str = "64MiB",
+        sync: str = "always",
+        version: str = "",
+        cluster: NatsCluster | None = None,
+    ) -> None:
         self.folder = folder
         self.log = folder / "app.log"
         self.store = folder / "js"
-        self.server = NatsServer(
-            folder / "nats",
-            'jetstream { store_dir: "%s", sync_interval: %s, max_file_store: 2GB }' % (self.store, sync),
-            version=version,
-        ).start()
+        if cluster is None:
+            self.server = NatsServer(
+                folder / "nats",
+                'jetstream { store_dir: "%s", sync_interval: %s, max_file_store: 2GB }' % (self.store, sync),
+                version=version,
+            ).start()
+        else:
+            self.server = cluster.servers[0]
+        self._cluster = cluster
         self.max_bytes = max_bytes
         self.programs: list[Shipper] = []
         self.make_streams()
 
     @property
+    def url(self) -> str:
+        return (self._cluster or self.server).url
+
+    @property
     def common(self) -> dict[str, str]:
-        return {"NATS_URL": self.server.url, "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": "logs"}
+        return {"NATS_URL": self.url, "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": "logs"}
 
     def make_streams(self) -> None:
-        made = run_shipper("streams", env={**self.common, "SHIPPER_STREAM_MAX_BYTES": self.max_bytes})
+        replicas = "1" if self._cluster is None else "%d" % len(self._cluster.servers)
+        limits = {"SHIPPER_STREAM_MAX_BYTES": self.max_bytes, "SHIPPER_STREAM_REPLICAS": replicas}
+        made = run_shipper("streams", env={**self.common, **limits})
         assert made.returncode == 0, made.stderr
 
     def producer(self, *arguments: str, **more: str) -> Shipper:
@@ -98,7 +117,7 @@ class DurableFleet:
         """Ask the broker, as an admin would."""
 
         async def asking() -> Result:
-            settings = broker_settings({"NATS_URL": self.server.url})
+            settings = broker_settings({"NATS_URL": self.url})
             async with connected(settings, "test", ADMIN_INBOX) as link:
                 return await question(JetStream(link))
 

@@ -179,6 +179,36 @@ def test_a_broker_that_lost_its_tail_hides_nothing_that_came_after(fleet: Durabl
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 
+def test_a_tail_that_was_lost_and_grew_again_is_seen_before_the_durable_says_what_was_read(fleet: DurableFleet) -> None:
+    """A durable that begins behind the old position tells other groups' trimmers that the new messages before it are
+    read. The torture lost 367,128 bytes by it (seed 332430, round 149)."""
+    older = fleet.folder / "older"
+    with fleet.producer() as producer:
+        with fleet.consumer() as consumer:
+            written = fleet.write(10, "kept")
+            fleet.expect(written)
+            fleet.server.kill(signal.SIGTERM)
+            shutil.copytree(fleet.store, older)
+            fleet.server.start()
+            written += fleet.write(10, "lost by the broker")
+            fleet.expect(written)
+            assert consumer.stop() == 0
+        fleet.server.kill()
+        shutil.rmtree(fleet.store)
+        older.rename(fleet.store)
+        fleet.server.start()
+        for turn in range(5):
+            before = fleet.state()["last_seq"]
+            written += fleet.write(1, "after %d" % turn)
+            wait_for(lambda: fleet.state()["last_seq"] > before)  # noqa: B023 - called at once
+        with fleet.consumer() as consumer:
+            fleet.expect(written)
+            assert "is another one; reading it from its first message" in consumer.log
+            assert "came, and not the committed" not in consumer.log
+            assert consumer.stop() == 0
+        assert producer.stop() == 0
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_a_stream_that_was_deleted_and_made_anew_hides_nothing(fleet: DurableFleet, running: bool) -> None:
     with fleet.producer() as producer, fleet.consumer() as consumer:

@@ -129,7 +129,7 @@ def test_a_second_run_changes_nothing_and_says_so(server: NatsServer) -> None:
     assert streams(server, "--force") == streams(server, "--dry-run") == streams(server)
     assert everything(server) == before
     rows = json.loads(streams(server, "--json"))
-    assert rows[2] == {"stream": "logs-p2", "partition": 2, "action": "unchanged", "changes": {}}
+    assert rows[2] == {"stream": "logs-p2", "partition": 2, "action": "unchanged", "changes": {}, "readable": {}}
 
 
 def test_what_is_different_is_changed_and_said(server: NatsServer) -> None:
@@ -155,6 +155,7 @@ def test_json_names_stream_partition_action_and_changes(server: NatsServer) -> N
     rows = json.loads(streams(server, "--json", partitions=2, SHIPPER_STREAM_MAX_BYTES="20MiB"))
     assert rows[0] == {
         "stream": "logs-p0", "partition": 0, "action": "updated", "changes": {"max_bytes": [10 * MIB, 20 * MIB]},
+        "readable": {"max_bytes": ["10MiB", "20MiB"]},
     }  # fmt: skip
     assert (rows[1]["stream"], rows[1]["partition"], rows[1]["action"]) == ("logs-p1", 1, "created")
     assert rows[1]["changes"]["max_bytes"] == [None, 20 * MIB]

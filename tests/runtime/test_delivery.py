@@ -200,6 +200,24 @@ def test_positions_that_know_the_last_message_or_what_is_behind_it_are_good(fold
         check(store, last=last(FOREIGN))
 
 
+def test_a_life_whose_file_is_gone_is_known_until_the_stream_was_asked(folder: Path) -> None:
+    """Killed between the server's storing a block and its acknowledgement, and the file deleted meanwhile: the record
+    is given up before the stream is asked, and perhaps a second start comes between."""
+    with positions(folder) as store:
+        remember(store, OURS)
+        store.save()
+    with positions(folder) as store:
+        del store.records[b"/var/log/a"]
+        store.save()
+        check(store, last=last(OURS))
+    with positions(folder) as store:
+        check(store, last=last(OURS))
+        store.confirmed()
+        store.save()
+    with positions(folder) as store, pytest.raises(StateError):
+        check(store, last=last(OURS))
+
+
 def test_what_another_stream_acknowledged_says_nothing_of_this_one(folder: Path) -> None:
     with positions(folder) as store:
         store.acknowledge("logs-p1", 1, 99)

@@ -18,7 +18,7 @@ def test_the_readme_has_a_row_for_each_setting(name: str) -> None:
     assert any(line.startswith("| `") and "`%s`" % name in line.split("|")[1] for line in README.splitlines())
 
 
-COMMANDS = ("producer", "consumer", "streams", "partition", "status", "logs", "forget")
+COMMANDS = ("producer", "consumer", "streams", "partition", "status", "logs", "forget", "verify", "ledger")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

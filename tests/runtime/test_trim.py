@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.ledger import Ledger, Position
-from shipper_runtime.trim import FORGOTTEN, Trimmer, durables, floor_of, history_bytes, merge_floors, purge_before
+from shipper_runtime.trim import (
+    FORGOTTEN,
+    Trimmer,
+    durables,
+    floor_of,
+    history_bytes,
+    merge_floors,
+    of_this_past,
+    purge_before,
+)
 
 STREAM, CREATED = "logs-p0", "2024-01-01T00:00:00Z"
 
@@ -76,6 +85,10 @@ def test_a_forgotten_group_that_came_back_counts_again_also_when_it_is_not_visib
     back = merge_floors({}, [consumer("a", 6)], forgotten, 10)
     assert back == {"a": (6, 10)}
     assert merge_floors(back, [], forgotten, 11) == back
+
+
+def test_a_floor_beyond_the_streams_end_counts_as_nothing() -> None:
+    assert of_this_past({"a": (5, 1), "b": (9, 2), "c": (8, 3)}, 8) == {"a": (5, 1), "b": (0, 2), "c": (8, 3)}
 
 
 @given(st.integers(1, 2**40), st.integers(0, 2**30))

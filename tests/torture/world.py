@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +31,6 @@ _ARCHIVE_ROOM = 96 * 1024 * 1024
 _STATE_ROOM = 512 * 1024
 _LARGE_MESSAGE = 512 * 1024
 # Before a program has installed its handlers SIGTERM ends it as it ends any process.
-_BEGINNING_SECONDS = 3.0
 _BEFORE_HANDLERS = -signal.SIGTERM
 
 
@@ -57,7 +55,6 @@ class Program(Shipper):
         self.name = name
         self.line = line
         self.up = False
-        self._started = 0.0
         self._early = False
 
     def start(self) -> Program:
@@ -65,7 +62,6 @@ class Program(Shipper):
             log.write(b"-- start\n")
         super().start()
         self.up = True
-        self._started = time.monotonic()
         return self
 
     def kill(self) -> None:
@@ -77,7 +73,7 @@ class Program(Shipper):
     def terminate(self) -> None:
         """Ask it to end."""
         self.up = False
-        self._early = time.monotonic() - self._started < _BEGINNING_SECONDS
+        self._early = not _catches(self.pid, signal.SIGTERM)
         self.send(signal.SIGTERM)
 
     def ended(self) -> bool:
@@ -95,6 +91,14 @@ class Program(Shipper):
             raise Trouble("%s: %s" % (self.name, self.log.strip().rpartition("\n")[2]))
         if code is not None:
             raise PromiseBroken("%s has ended by itself, with code %d" % (self.name, code))
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has installed a handler for this signal: proc(5), SigCgt."""
+    for line in Path("/proc/%d/status" % pid).read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 class Server(NatsServer):

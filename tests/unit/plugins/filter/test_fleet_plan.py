@@ -287,6 +287,10 @@ def test_what_the_brokers_could_not_tell_apart_is_named(everybody, changes, prob
     assert "secret-word" not in " ".join(found)
 
 
+def test_a_word_that_says_nothing_of_plain_lines_is_named():
+    assert guarded({}, a1={"consumer_plain": "acept"}) == ["consumer_plain=acept for a1: use accept or reject"]
+
+
 def test_plain_lines_may_be_taken_where_nobody_is_told_apart():
     assert guarded({}, a1={"consumer_plain": "accept"}) == []
 
@@ -314,3 +318,41 @@ def test_the_variables_of_identities_are_known_by_their_names(name, meant):
 
 def test_the_filter_is_found_by_its_name():
     assert FilterModule().filters() == {"fleet_plan": fleet_plan}
+
+
+def test_values_that_a_variable_cannot_have_are_named_as_they_were_written():
+    found = problems(
+        web1={"producer_start": "begin", "producer_read_all": "maybe"},
+        web2={"producer_start": "begin", "producer_check_seconds": "soon"},
+        a1={"shipper_service_manager": "sytemd", "consumer_workers": "two"},
+        a2={"shipper_serial": [1, "ten"]},
+    )
+    assert found == [
+        "consumer_workers=two for a1: use a whole number",
+        "producer_check_seconds=soon for web2: use a whole number",
+        "producer_read_all=maybe for web1: use true or false",
+        "producer_start=begin for web1 and web2: use beginning or end",
+        "shipper_serial=[1, 'ten'] for a2: use a number of hosts, a percentage, or a list of these, such as "
+        "[1, '25%', '100%']",
+        "shipper_service_manager=sytemd for a1: use systemd or supervisor",
+    ]
+
+
+def test_values_that_it_can_have_are_not():
+    assert not problems(
+        web1={"producer_start": "end", "producer_read_all": "yes", "producer_check_seconds": "0"},
+        a1={"shipper_serial": "25%", "consumer_workers": 2, "consumer_plain": ""},
+        a2={"shipper_serial": [1, "50%"], "shipper_assert": False},
+    )
+
+
+def test_the_variables_of_brokers_are_looked_at_and_they_need_not_know_the_partitions():
+    hosts = fleet()
+    hosts["b1"] = {"producer_flies": []}
+    found = plan(hosts, ["web1"], ["a1"], brokers=["b1"])["problems"]
+    assert found == ["producer_flies is not a variable of this collection: write producer_files"]
+
+
+def test_producers_are_known_by_the_names_that_they_ship_as():
+    hosts = fleet(web2={"producer_hostname": "other"})
+    assert plan(hosts, ["web1", "web2"], ["a1"])["hostnames"] == {"web1": "web1", "web2": "other"}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Three brokers and streams on all of them: what a cluster does that a single server does not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shipper_runtime.errors import ApiError
+from shipper_runtime.jetstream import STREAM_FULL, JetStream
+from tests.integration.cluster import NatsCluster
+from tests.integration.durable import STREAM, SUBJECT, DurableFleet
+from tests.support import wait_for
+
+
+@contextlib.contextmanager
+def replicated(folder: Path, version: str = "") -> Iterator[tuple[NatsCluster, DurableFleet]]:
+    """A fleet whose stream of 1 MiB is on three servers; it is made while they have not yet elected a leader."""
+    with NatsCluster(folder, version) as cluster:
+        fleet = DurableFleet(folder, "1MiB", cluster=cluster)
+        try:
+            yield cluster, fleet
+        finally:
+            fleet.close()
+
+
+async def send_twice(js: JetStream) -> list[str]:
+    """What the server says to something that does not fit, and to the same once more."""
+    answers = []
+    for _turn in range(2):
+        try:
+            ack = await js.publish(SUBJECT, b"x" * 700_000, {"Nats-Msg-Id": "twice"}, STREAM)
+            answers.append("%s %d" % ("duplicate" if ack.duplicate else "stored", ack.sequence))
+        except ApiError as error:
+            assert error.err_code == STREAM_FULL
+            answers.append("refused")
+    return answers
+
+
+async def all_current(js: JetStream) -> bool:
+    cluster = (await js.stream_info(STREAM))["cluster"]
+    return bool(cluster.get("leader")) and all(peer["current"] for peer in cluster["replicas"])
+
+
+@pytest.mark.parametrize("version", ["2.10.26", ""])
+def test_a_full_stream_on_three_servers_gets_what_it_refused(tmp_path: Path, version: str) -> None:
+    """2.10 calls a block that it has refused a duplicate when it comes again, with sequence 0, and has not stored it:
+    the block must go again with another id, or it is lost."""
+    with replicated(tmp_path, version) as (_cluster, fleet), fleet.producer() as producer:
+        written = fleet.write(100_000)
+        producer.wait_for_log("Cannot publish to %s: the stream is full" % SUBJECT)
+        if version:
+            assert fleet.ask(send_twice) == ["refused", "duplicate 0"], "the trap that this test is about is gone"
+        with fleet.consumer() as consumer:
+            fleet.expect(written)
+            assert consumer.stop() == 0
+        assert producer.stop() == 0
+
+
+def test_a_server_that_is_killed_costs_nothing(tmp_path: Path) -> None:
+    with replicated(tmp_path) as (cluster, fleet), fleet.producer() as producer, fleet.consumer() as consumer:
+        written = fleet.write(1000)
+        fleet.expect(written)
+        for server in cluster.servers:
+            server.kill()
+            written += fleet.write(30_000)
+            fleet.expect(written, seconds=60)
+            server.start()
+            wait_for(lambda: fleet.ask(all_current), 60, "the stream is not on all servers again")
+        assert (producer.stop(), consumer.stop()) == (0, 0)
