@@ -338,6 +338,43 @@ def test_certificates_are_made_renewed_and_reloaded(brokers: Brokers) -> None:
     assert "authorization violation" in refused.stderr.lower()
 
 
+def test_certificates_that_the_operator_brings_are_reloaded_when_they_have_changed(brokers: Brokers) -> None:
+    """The role does not make them, and sees that they are others by their contents."""
+    authority = Authority(str(brokers.folder / "operator"))
+    authority.make()
+    files = {name: brokers.folder / "operator" / (name + ".pem") for name in ("certificate", "key")}
+
+    def bring() -> str:
+        key, signed = _key_and_certificate(authority, ["b1", "127.0.0.1"])
+        files["key"].write_text(key)
+        files["certificate"].write_text(signed)
+        return signed
+
+    shown = bring()
+    brokers.vars.update(
+        {"broker_" + name: str(path) for name, path in files.items()},
+        shipper_tls="provided",
+        shipper_auth="password",
+        shipper_secret=SECRET,
+        shipper_nats_ca=str(authority.certificates),
+        broker_ca=str(authority.certificates),
+        broker_users=[admin()],
+    )
+    first = brokers.deploy()
+    assert first.code == 0, first.output
+    made = brokers.shipper("streams")
+    assert made.returncode == 0, made.stderr
+    pid = brokers.pid()
+    assert brokers.certificate_of(brokers.port("b1"), authority.certificates) == shown
+    other = bring()
+    again = brokers.deploy()
+    assert again.code == 0, again.output
+    assert brokers.certificate_of(brokers.port("b1"), authority.certificates) == other != shown
+    assert brokers.pid() == pid
+    assert brokers.deploy().sum("changed") == 0
+    assert not (brokers.folder / "pki").exists()
+
+
 @pytest.mark.parametrize("secured", ["mtls", "password"])
 def test_three_brokers_make_a_cluster(brokers: Brokers, secured: str) -> None:
     """They elect a leader and keep the streams on all three; restarted one by one they stay a cluster. Who has only a
@@ -407,19 +444,26 @@ def _becomes_route(brokers: Brokers, secured: str, name: str) -> bool:
         process.wait(10)
 
 
+def _key_and_certificate(authority: Authority, names: list[str]) -> tuple[str, str]:
+    """Of somebody whose host is not in the inventory."""
+
+    def openssl(*arguments: str, text: str = "") -> str:
+        done = subprocess.run(["openssl", *arguments], input=text, capture_output=True, check=True, encoding="ascii")
+        return done.stdout
+
+    key = openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout")
+    asked = openssl("req", "-new", "-key", "/dev/stdin", "-subj", "/CN=b1", text=key)
+    return key, authority.sign(asked, names, ["client", "server"], 9)
+
+
 def _tls_of_another(brokers: Brokers, folder: Path, name: str) -> str:
     """A host's certificate, or a broker's own."""
     tls = brokers.host(name) / "etc/shipper-broker/tls"
     if not tls.exists():
         tls = folder
-        key = subprocess.run(
-            ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"], capture_output=True, check=True
-        )
-        (tls / "key.pem").write_bytes(key.stdout)
-        request = ["openssl", "req", "-new", "-key", str(tls / "key.pem"), "-subj", "/CN=b1"]
-        asked = subprocess.run(request, capture_output=True, check=True, encoding="ascii").stdout
         # For a server too, which is more than a host gets: that alone must not do.
-        signed = Authority(str(brokers.folder / "pki")).sign(asked, [name], ["client", "server"], 9)
+        key, signed = _key_and_certificate(Authority(str(brokers.folder / "pki")), [name])
+        (tls / "key.pem").write_text(key)
         (tls / "cert.pem").write_text(signed)
         shutil.copy2(brokers.folder / "pki/ca.pem", tls)
     return 'tls { cert_file: "%s/cert.pem", key_file: "%s/key.pem", ca_file: "%s/ca.pem" }' % (tls, tls, tls)
