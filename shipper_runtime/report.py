@@ -86,13 +86,13 @@ def _hosts(made: Report, state: State, silent_after: str, seconds: float) -> Non
     never = [row["host"] for row in silent if row["last_seen_seconds"] is None]
     once = [row["host"] for row in silent if row["last_seen_seconds"] is not None]
     if once:
-        made.problems.append("%d hosts have shipped nothing for %s: %s" % (len(once), silent_after, named(once)))
+        made.problems.append("nothing has come for %s from %s" % (silent_after, named(once)))
     if never:
-        made.problems.append("%d hosts have shipped nothing that anybody remembers: %s" % (len(never), named(never)))
+        made.problems.append("nothing that anybody remembers has ever come from %s" % named(never))
     # One that was taken from the inventory is told, for as long as a stream holds messages of it, and no fault.
     strangers = [row["host"] for row in unexpected if row["last_seen_seconds"] <= seconds]
     if strangers:
-        made.problems.append("%d hosts ship that are not in the inventory: %s" % (len(strangers), named(strangers)))
+        made.problems.append("not in the inventory, and shipping: %s" % named(strangers))
 
 
 def _holes(made: Report, archives: Mapping[str, State]) -> None:
@@ -107,7 +107,7 @@ def _holes(made: Report, archives: Mapping[str, State]) -> None:
     if rows:
         head = ("ARCHIVE", "STREAM", "HOST", "MISSING", "OF", "FOUND")
         made.lines += ["", *table(head, rows[-_ROWS_SHOWN:], right=(5,)).splitlines()]
-        made.problems.append("%d holes are known: lines that were published and never came" % len(rows))
+        made.problems.append("lines were published and never came, see above; known holes: %d" % len(rows))
 
 
 def _seen(row: State) -> str:

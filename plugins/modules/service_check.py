@@ -45,6 +45,10 @@ options:
     description: How many seconds the service may need to be connected, and what there is to ship to arrive.
     type: int
     default: 30
+  jitter:
+    description: For how long the service may hold back before it connects, such as V(30s). It is added to O(wait).
+    type: str
+    default: 0s
   settle:
     description: For how many seconds the service must have been the same process.
     type: int
@@ -84,6 +88,7 @@ import time
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.logfleet.shipper.plugins.module_utils.fleet import duration
 from ansible_collections.logfleet.shipper.plugins.module_utils.program import OPTIONS, Program, ProgramError
 
 _PAUSE = 0.5
@@ -162,6 +167,7 @@ def main() -> None:
             "supervisorctl": {"type": "list", "elements": "str"},
             "verify": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 30},
+            "jitter": {"type": "str", "default": "0s"},
             "settle": {"type": "int", "default": 7},
         },
         supports_check_mode=True,
@@ -169,6 +175,10 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, msg="nothing is looked at in check mode")
     name, supervisorctl = module.params["name"], module.params["supervisorctl"]
+    try:
+        wait = module.params["wait"] + duration(module.params["jitter"] or "0s")
+    except ValueError as error:
+        module.fail_json(msg="jitter=%s: %s" % (module.params["jitter"], error))
     program = Program(module)
 
     def look() -> Sample:
@@ -181,12 +191,12 @@ def main() -> None:
         if not module.params["verify"]:
             return None
         try:
-            return program.ask("verify", "--wait", str(module.params["wait"]))
+            return program.ask("verify", "--wait", str(wait))
         except ProgramError as error:
             # A version that was gone back to may not have the command.
             return None if "invalid choice: 'verify'" in str(error) else str(error)
 
-    last, verified, problem = watch(look, module.params["wait"], module.params["settle"], verify)
+    last, verified, problem = watch(look, wait, module.params["settle"], verify)
     if problem:
         log = "its log" if supervisorctl else "journalctl -u %s" % name
         module.fail_json(msg="%s does not work: %s; see %s" % (name, problem, log))

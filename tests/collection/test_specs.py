@@ -70,3 +70,16 @@ def test_the_variables_of_the_fleet_are_documented() -> None:
 
 def _words(text: str) -> list[str]:
     return "".join(char if char.isalnum() or char == "_" else " " for char in text).split()
+
+
+def test_the_variables_that_playbooks_and_tasks_read_are_documented() -> None:
+    """So that one that is misspelt is named, whoever reads it."""
+    documented = {name for role in NAMES for entry in load(role, "meta/argument_specs.yml")["argument_specs"].values()
+                  for name in entry.get("options", {})}  # fmt: skip
+    files = [*ROLES.rglob("tasks/*.yml"), *ROLES.rglob("vars/main.yml"), *(ROLES.parent / "playbooks").glob("*.yml")]
+    read = {word for path in files for word in _words(path.read_text(encoding="utf-8"))}
+    read = {word for word in read if word.startswith(("shipper_", "broker_", "consumer_", "producer_"))}
+    # Groups, filters, modules and the program's package.
+    others = {"shipper_brokers", "shipper_consumers", "shipper_producers", "shipper_runtime"}
+    others |= {path.stem for folder in ("filter", "modules") for path in (ROLES.parent / "plugins" / folder).glob("*")}
+    assert sorted(read - others - documented) == []

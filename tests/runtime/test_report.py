@@ -48,7 +48,7 @@ def test_each_thing_that_is_wrong_is_a_sentence() -> None:
     ]
     hole = {"stream": "logs-p0", "host": "web1", "source": "/a", "first": 5, "last": 9, "seconds": 61.0}
     made = report(state(partition()), {"a1": {"holes": [hole]}}, "1h", 3600)
-    assert made.problems == ["1 holes are known: lines that were published and never came"]
+    assert made.problems == ["lines were published and never came, see above; known holes: 1"]
     assert "a1       logs-p0  web1  5 to 8   bytes of /a  61s ago" in made.lines
 
 
@@ -60,9 +60,9 @@ def test_silent_hosts_and_strangers_are_named_and_who_left_is_only_told() -> Non
     )
     made = report(found, {}, "1h", 3600)
     assert made.problems == [
-        "1 hosts have shipped nothing for 1h: web1",
-        "1 hosts have shipped nothing that anybody remembers: web2",
-        "1 hosts ship that are not in the inventory: new",
+        "nothing has come for 1h from web1",
+        "nothing that anybody remembers has ever come from web2",
+        "not in the inventory, and shipping: new",
     ]
     text = "\n".join(made.lines)
     assert "web2  silent                    never" in text

@@ -13,7 +13,7 @@ HOSTS = {name: {"shipper_partitions": 4} for name in ("web1", "web2", "a1", "a2"
 
 def test_a_report_has_lines_and_problems():
     found = fleet_report.fleet_report({**STATE, "silent": [{"host": "web1", "last_seen_seconds": 60.0}]}, {}, "30s")
-    assert found["problems"] == ["1 hosts have shipped nothing for 30s: web1"]
+    assert found["problems"] == ["nothing has come for 30s from web1"]
     assert found["lines"][-1] == found["problems"][0]
 
 
