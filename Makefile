@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# An index: what is behind each word stands in tests/checkers, demo and bench. Needs Python 3 and make, nothing else.
+# An index: what is behind each word stands in tests/checkers, molecule/lab, demo and bench. Needs Python 3 and make, nothing else.
 
 PYTHON ?= python3
 CHECK = $(PYTHON) tests/checkers/check.py
 BENCHES = core_throughput durable_throughput latency trim many_hosts idle
 
-.PHONY: help test lint unit torture demo bench docs dist venv clean
+.PHONY: help test lint unit torture molecule demo bench rollout docs dist venv clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,11 +22,17 @@ unit: ## the runtime's tests on the main Python
 torture: venv ## kills of everything, at random, and bytes counted; SEED=7 replays a schedule, ROUNDS=200 is long
 	@.venv/bin/python -m tests.torture $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),20)
 
+molecule: ## the scenarios on real systemd hosts of this machine, as root; SCENARIO=failure runs one
+	@$(CHECK) --main-only molecule
+
 demo: venv ## a fleet on this machine, shipping real logs; KEEP=1 leaves it running
 	@.venv/bin/python demo/demo.py $(if $(KEEP),--keep)
 
 bench: venv ## throughput, latency, many hosts and idle cost, beside what was promised of them; takes some minutes
 	@failed=0; for each in $(BENCHES); do echo; .venv/bin/python bench/$$each.py || failed=1; done; exit $$failed
+
+rollout: venv ## tasks and seconds a host of a rollout to twenty real hosts of this machine, as root
+	@.venv/bin/python bench/rollout.py
 
 docs: venv ## README.md of the roles, and the docsite in docs/html
 	@.venv/bin/python tests/checkers/role_readmes.py

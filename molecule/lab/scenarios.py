@@ -72,14 +72,13 @@ def run(scenario: str) -> Outcome:
             file.write(b"not done after %d seconds: ended\n" % LIMIT_SECONDS)
             code = 1
     output = log.read_text(errors="replace")
+    reason = why(output) if code != 0 else left_out(output)
     names = hosts(scenario)
-    if code != 0:
+    if reason:
         output += "".join(journal(name) for name in names)
     if names:
         subprocess.run(["podman", "rm", "--force", "--time", "0", *names], stdout=subprocess.DEVNULL, check=False)
-    return Outcome(
-        scenario, time.monotonic() - started, output, "" if code == 0 else why(log.read_text(errors="replace"))
-    )
+    return Outcome(scenario, time.monotonic() - started, output, reason)
 
 
 def hosts(scenario: str) -> list[str]:
@@ -110,6 +109,11 @@ def why(output: str) -> str:
     return "\n".join([*found[: 2 * _SHOWN], *([] if len(found) <= 2 * _SHOWN else ["..."])])
 
 
+def left_out(output: str) -> str:
+    """What Molecule did not do and did not fail for."""
+    return "\n".join(line for line in output.splitlines() if "Missing playbook" in line and "dependency" not in line)
+
+
 def write_report(path: Path, outcomes: list[Outcome]) -> None:
     """JUnit's XML, for whoever counts."""
     suite = ElementTree.Element("testsuite", name="molecule")
@@ -123,10 +127,16 @@ def write_report(path: Path, outcomes: list[Outcome]) -> None:
 def main(arguments: list[str]) -> int:
     """Runs what is asked for; the exit code."""
     parser = argparse.ArgumentParser(description="Runs Molecule scenarios in the lab.")
-    parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help="of %s; all without" % ", ".join(SCENARIOS))
+    parser.add_argument(
+        "scenarios",
+        metavar="SCENARIO",
+        nargs="*",
+        help="of %s; without, what the variable SCENARIO names, or all" % ", ".join(SCENARIOS),
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many run beside each other (default: 2)")
     parser.add_argument("--junitxml", metavar="FILE", type=Path, help="write a report")
     options = parser.parse_args(arguments)
+    options.scenarios = options.scenarios or os.environ.get("SCENARIO", "").split()
     for scenario in options.scenarios:
         if scenario not in SCENARIOS:
             parser.error("no scenario %r: there are %s" % (scenario, ", ".join(SCENARIOS)))
