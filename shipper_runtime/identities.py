@@ -46,6 +46,11 @@ def problems(inventory: Inventory, members: Sequence[str], consumers: Iterable[s
     auth, tls = (_agreed(found, inventory, members, name) for name in (AUTH, TLS))
     if auth == "mtls" and tls == NONE:
         found.append("shipper_auth=mtls needs certificates, and shipper_tls is none: use private or provided")
+    found += [
+        "%s=%s for %s: use accept or reject" % (PLAIN, inventory[host][PLAIN], host)
+        for host in consumers
+        if inventory[host].get(PLAIN) not in (None, "", "accept", "reject")
+    ]
     if auth in (None, NONE):
         return found
     if auth == "password":

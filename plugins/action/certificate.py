@@ -27,7 +27,6 @@ _SPECIFICATION: dict[str, Any] = {
     "owner": {"type": "str"},
     "group": {"type": "str"},
 }
-_OF_THE_HOST = ("certificate", "key", "ca", "mode", "owner", "group")
 
 
 class ActionModule(ActionBase):
@@ -58,7 +57,7 @@ class ActionModule(ActionBase):
         if made and not self._task.check_mode:
             made = authority.make()
 
-        host = {name: options[name] for name in _OF_THE_HOST if options[name] is not None}
+        host = {name: value for name, value in options.items() if value is not None}
         found = self._on_host(host, task_vars)
         changed_paths: list[str] = found["changed_paths"]
         diffs: list[dict[str, str]] = found["diff"]

@@ -79,6 +79,12 @@ options:
   group:
     description: The group of the files.
     type: str
+  signed:
+    description: The certificate that the controller has signed. The action plugin sets it, and nobody else can.
+    type: str
+  bundle:
+    description: The CA's certificates. The action plugin sets it, and nobody else can.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -222,6 +228,11 @@ def main() -> None:
     """Ansible's entry point."""
     module = AnsibleModule(
         argument_spec={
+            # The first four are for the controller.
+            "authority": {"type": "path", "required": True},
+            "names": {"type": "list", "elements": "str", "required": True},
+            "usages": {"type": "list", "elements": "str", "choices": ["client", "server"], "default": ["client"]},
+            "days": {"type": "int", "default": 397},
             "certificate": {"type": "path", "required": True},
             "key": {"type": "path", "required": True, "no_log": False},
             "ca": {"type": "path", "required": True},

@@ -125,3 +125,25 @@ def test_what_cannot_be_put_in_place_leaves_what_is_there(fleet: Fleet, tmp_path
     assert "none/settings: No such file or directory" in run.message
     assert (tmp_path / "settings").read_text() == "good\n"
     assert not list(tmp_path.glob(".shipper-*"))
+
+
+def test_files_that_go_together_are_validated_together(fleet: Fleet, tmp_path: Path) -> None:
+    """What validates the last one finds the others beside it, as they are to be; where it refuses, none goes live."""
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    check = ["/bin/sh", "-c", 'grep -q good "$(dirname "$0")/part" || { echo "no good part" >&2; exit 1; }']
+
+    def entries(text: str) -> list[dict[str, Any]]:
+        return [
+            {"path": str(part), "state": "file", "secret": text, "mode": "0600", "together": True},
+            {"path": str(whole), "state": "file", "content": "include part\n", "validate": check},
+        ]
+
+    assert layout(fleet, entries("good\n")).code == 0
+    refused = layout(fleet, entries("bad\n"))
+    assert refused.code != 0
+    assert "whole was left as it is, for what it was to hold cannot work: no good part" in refused.message
+    assert (part.read_text(), mode(part)) == ("good\n", 0o600)
+    changed = layout(fleet, entries("good too\n"))
+    assert '"changed_paths": [\n        "%s"\n    ]' % part in changed.output
+    assert part.read_text() == "good too\n"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

@@ -132,8 +132,11 @@ class Guarded:
         return done.stdout
 
     def producer(self, host: str) -> Shipper:
+        return self._program("producer", host, self.producer_env(host))
+
+    def producer_env(self, host: str) -> dict[str, str]:
         files = {"SHIPPER_FILE": str(self.log(host)), "SHIPPER_STATE": str(self.folder / ("state-" + host))}
-        return self._program("producer", host, self.env(host, **files))
+        return self.env(host, **files)
 
     def consumer(self, host: str, *arguments: str) -> Shipper:
         group, numbers = self.readers[host]

@@ -18,7 +18,7 @@ from shipper_runtime import permissions
 from shipper_runtime.permissions import inbox_prefix
 from shipper_runtime.wire import Span, encode
 from tests.integration.guarded import Guarded, Intruder, intruder, subject_of
-from tests.support import Shipper, wait_for
+from tests.support import Shipper, run_shipper, wait_for
 
 OLDEST, NEWEST = "2.10.26", ""
 EVERY = [("password", OLDEST), ("password", NEWEST), ("mtls", OLDEST), ("mtls", NEWEST)]
@@ -49,6 +49,10 @@ def test_everybody_can_do_their_work_in_durable_mode(tmp_path: Path, auth: str, 
         fleet.admin("streams", SHIPPER_STREAM_MAX_BYTES="2MiB")
         fleet.admin("streams", SHIPPER_STREAM_MAX_BYTES="3MiB")
         first = {host: fleet.consumer(host) for host in ("a1", "a2", "b1")}
+        # A group that comes later has what is left.
+        for program in first.values():
+            program.wait_for_log("Waiting for messages on subject ", 30)
+        first["b1"].wait_for_log("Waiting for messages on subject shipper.p1.>")
         for host in (VICTIM, EVIL, "a2"):
             fleet.producer(host)
             fleet.write(host, 100)
@@ -59,6 +63,8 @@ def test_everybody_can_do_their_work_in_durable_mode(tmp_path: Path, auth: str, 
             fleet.expect(host, reader, seconds=120)
             fleet.expect(host, "b1")
 
+        asked = run_shipper("verify", env=fleet.producer_env(EVIL))
+        assert asked.returncode == 0, asked.stderr
         rows = json.loads(fleet.admin("status", "--json"))
         assert {(row["partition"], row["group"], row["owner"]) for row in rows} == {
             (0, "archive", "a1"), (1, "archive", "a2"), (0, "second", "b1"), (1, "second", "b1"),

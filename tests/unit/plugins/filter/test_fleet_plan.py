@@ -287,6 +287,10 @@ def test_what_the_brokers_could_not_tell_apart_is_named(everybody, changes, prob
     assert "secret-word" not in " ".join(found)
 
 
+def test_a_word_that_says_nothing_of_plain_lines_is_named():
+    assert guarded({}, a1={"consumer_plain": "acept"}) == ["consumer_plain=acept for a1: use accept or reject"]
+
+
 def test_plain_lines_may_be_taken_where_nobody_is_told_apart():
     assert guarded({}, a1={"consumer_plain": "accept"}) == []
 
