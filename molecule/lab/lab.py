@@ -28,6 +28,8 @@ from pathlib import Path
 LAB = Path(__file__).resolve().parent
 KEPT = Path("/var/lib/shipper-lab")
 CANNOT = 3
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INSTANCES = 1024
 
 RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
 # Of this machine: program, and the package that it is in.
@@ -93,6 +95,7 @@ def prepare() -> None:
         # Whoever comes second finds it done.
         fcntl.flock(lock, fcntl.LOCK_EX)
         install_packages()
+        raise_limit()
         made = KEPT / ("images-" + tag())
         if not made.exists():
             build_images()
@@ -114,6 +117,16 @@ def install_packages() -> None:
     install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing]
     call(["apt-get", "update", "--quiet"], variables)
     call(install, variables)
+
+
+def raise_limit() -> None:
+    """Lets root watch more files until the next boot: each systemd takes six of the 128 instances, and starts degraded
+    without. Raises LabProblem."""
+    try:
+        if int(INOTIFY.read_text()) < INSTANCES:
+            INOTIFY.write_text(str(INSTANCES))
+    except OSError as error:
+        raise LabProblem("%s cannot be set to %d: %s" % (INOTIFY, INSTANCES, error.strerror)) from None
 
 
 def build_images() -> None:
