@@ -157,7 +157,7 @@ def test_what_was_put_on_hosts_is_removed_and_logs_and_archive_stay(durable: Fle
     assert rest.code == 0, rest.output
     assert durable.pids() == {}
     for host in (web1, a1):
-        left = {str(path.relative_to(host)).split("/")[0] for path in host.rglob("*") if path.is_file()}
+        left = {path.relative_to(host).parts[0] for path in host.rglob("*") if path.is_file()}
         assert left <= {"srv", "log", "var"}, left
     assert not (web1 / "var/lib/shipper").exists()
     assert sorted(str(path) for path in durable.folder.glob("*/srv/shipper/web1.example.net/**/app.log-*")) == there

@@ -48,21 +48,21 @@ class DurableFleet:
             ).start()
         else:
             self.server = cluster.servers[0]
-        self._cluster = cluster
+        self.cluster = cluster
         self.max_bytes = max_bytes
         self.programs: list[Shipper] = []
         self.make_streams()
 
     @property
     def url(self) -> str:
-        return (self._cluster or self.server).url
+        return (self.cluster or self.server).url
 
     @property
     def common(self) -> dict[str, str]:
         return {"NATS_URL": self.url, "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": "logs"}
 
     def make_streams(self) -> None:
-        replicas = "1" if self._cluster is None else "%d" % len(self._cluster.servers)
+        replicas = "1" if self.cluster is None else "%d" % len(self.cluster.servers)
         limits = {"SHIPPER_STREAM_MAX_BYTES": self.max_bytes, "SHIPPER_STREAM_REPLICAS": replicas}
         made = run_shipper("streams", env={**self.common, **limits})
         assert made.returncode == 0, made.stderr

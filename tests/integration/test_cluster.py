@@ -17,12 +17,12 @@ from tests.support import wait_for
 
 
 @contextlib.contextmanager
-def replicated(folder: Path, version: str = "") -> Iterator[tuple[NatsCluster, DurableFleet]]:
+def replicated(folder: Path, version: str = "") -> Iterator[DurableFleet]:
     """A fleet whose stream of 1 MiB is on three servers; it is made while they have not yet elected a leader."""
     with NatsCluster(folder, version) as cluster:
         fleet = DurableFleet(folder, "1MiB", cluster=cluster)
         try:
-            yield cluster, fleet
+            yield fleet
         finally:
             fleet.close()
 
@@ -49,7 +49,7 @@ async def all_current(js: JetStream) -> bool:
 def test_a_full_stream_on_three_servers_gets_what_it_refused(tmp_path: Path, version: str) -> None:
     """2.10 calls a block that it has refused a duplicate when it comes again, with sequence 0, and has not stored it:
     the block must go again with another id, or it is lost."""
-    with replicated(tmp_path, version) as (_cluster, fleet), fleet.producer() as producer:
+    with replicated(tmp_path, version) as fleet, fleet.producer() as producer:
         written = fleet.write(100_000)
         producer.wait_for_log("Cannot publish to %s: the stream is full" % SUBJECT)
         if version:
@@ -61,10 +61,11 @@ def test_a_full_stream_on_three_servers_gets_what_it_refused(tmp_path: Path, ver
 
 
 def test_a_server_that_is_killed_costs_nothing(tmp_path: Path) -> None:
-    with replicated(tmp_path) as (cluster, fleet), fleet.producer() as producer, fleet.consumer() as consumer:
+    with replicated(tmp_path) as fleet, fleet.producer() as producer, fleet.consumer() as consumer:
         written = fleet.write(1000)
         fleet.expect(written)
-        for server in cluster.servers:
+        assert fleet.cluster is not None
+        for server in fleet.cluster.servers:
             server.kill()
             written += fleet.write(30_000)
             fleet.expect(written, seconds=60)
