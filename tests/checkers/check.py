@@ -53,8 +53,8 @@ PYTHON_VERSION = "PYTHON_VERSION"
 _ANSIBLE_TEST_PIPS = ("23.1.2", "24.2", "25.2")
 
 
-# What takes minutes and is about nats-server, or about what the roles do to a fleet, runs on the newest Python and on the
-# newest ansible-core only, and in the scenarios of Molecule on a third one.
+# What takes minutes and is about nats-server, or about what the roles do to a fleet, runs on the newest Python and the
+# newest ansible-core only; the scenarios of Molecule run on a third one.
 _ABOUT_SERVERS = ("tests/integration/test_permissions.py", "tests/integration/test_cluster.py")
 _ABOUT_FLEETS = (
     "tests/collection/test_broker.py",
