@@ -291,6 +291,7 @@ class Broker:
         client = natsfix.FixedClient(require_tls=tls)
         errors: list[Exception] = []
         link: Link | None = None
+        ready = False
 
         async def on_error(error: Exception) -> None:
             if link is None:
@@ -330,6 +331,7 @@ class Broker:
             )
             link = Link(client, server, self._inbox)
             await link.start()
+            ready = True
             return link
         except (nats.errors.Error, OSError, asyncio.TimeoutError, SettingError) as error:
             cause = errors[-1] if errors and isinstance(error, nats.errors.NoServersError) else error
@@ -340,8 +342,11 @@ class Broker:
                 self._handshake_first.discard(server.url)
             self.failure = "cannot connect to NATS at %s: %s" % (server.url, _reason(cause))
             self._complain("Cannot connect to NATS at %s: %s; trying again", server.url, _reason(cause))
-            natsfix.abort(client)
             return None
+        finally:
+            # Also where this is cancelled.
+            if not ready:
+                natsfix.abort(client)
 
 
 @contextlib.asynccontextmanager

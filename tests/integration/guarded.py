@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nats
 import nats.errors
 import trustme
 from nats.aio.client import Client
 
-from shipper_runtime import permissions
+from shipper_runtime import natsfix, permissions
 from shipper_runtime.partition import host_subject, partition
 from shipper_runtime.permissions import ACCOUNT, ADMIN, PRODUCERS, Allowed
 from tests.support import NatsServer, Shipper, archived, run_shipper, wait_for
@@ -240,19 +239,23 @@ async def intruder(fleet: Guarded, host: str, inbox: str, **options: Any) -> Asy
         context = ssl.create_default_context(cafile=env["NATS_CA"])
         context.load_cert_chain(env["NATS_CERTIFICATE"], env["NATS_KEY"])
         options["tls"] = context
-    client = await nats.connect(
-        env["NATS_URL"],
-        inbox_prefix=inbox.encode(),
-        error_cb=on_error,
-        allow_reconnect=False,
-        connect_timeout=5,
-        **options,
-    )
+    client = Client()
     try:
+        await client.connect(
+            env["NATS_URL"],
+            inbox_prefix=inbox.encode(),
+            error_cb=on_error,
+            allow_reconnect=False,
+            connect_timeout=5,
+            **options,
+        )
         yield Intruder(client, refused)
     finally:
         with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
             await client.close()
+        # nats-py leaves the transport of a connection that was refused.
+        natsfix.abort(client)
+        await asyncio.sleep(0)
 
 
 def subject_of(host: str) -> str:

@@ -173,7 +173,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(server: NatsServer) -> None
 
 def test_what_an_operator_has_set_beyond_ours_stays(server: NatsServer) -> None:
     streams(server, partitions=1)
-    mine = {"compression": "s2", "max_msgs": 1_000_000, "max_msg_size": 900_000, "allow_rollup_hdrs": True}
+    mine = {"compression": "s2", "max_msgs": 1_000_000, "max_msg_size": 900_000}
     metadata = {"owner": "ops", "shipper-forgotten-old": "1700000000000000000"}
 
     async def body(jetstream: JetStream) -> None:
