@@ -112,7 +112,7 @@ def measure(count: int) -> int:
         most = max(
             ok
             for _title, _seconds, found in rows
-            for host, (ok, _) in found.items()
+            for host, (ok, _changed) in found.items()
             if host in children[group]["hosts"]
         )
         print("%-32s %18d %10s" % (role, most, promised or ""))
