@@ -178,7 +178,8 @@ def sentences(change: Change) -> list[str]:
     said = [
         "%d of %d hosts move to another partition (%s)%s"
         % (moving, count, percent(moving, count), ": %s" % named(change.moving_hosts) if moving else ""),
-        "%d partitions move to another archive host" % len(change.moving_partitions),
+        "%d partition%s to another archive host"
+        % (len(change.moving_partitions), " moves" if len(change.moving_partitions) == 1 else "s move"),
         "the lines of %d of %d hosts go to another archive host from then on (%s)"
         % (change.hosts_with_another_reader, count, percent(change.hosts_with_another_reader, count)),
     ]
