@@ -5,10 +5,10 @@
     python3 tests/checkers/check.py lint unit   those of some groups: lint, docs, unit, integration, torture,
                                                 collection, ansible-test, molecule
 
-Four lanes run beside each other: what is about Python, about the newest one, about Ansible, and about real hosts, which
-only root can start. A check's
-output is kept below .cache/reports and shown when it failed; nothing is written outside .venv, .venvs and .cache. The
-last line is "N passed, N failed", tests and linters added up; the exit code is 1 when anything failed.
+Five lanes run beside each other: what is about Python, about the newest one, about Ansible, about the roles on the newest
+ansible-core, and about real hosts, which only root can start. A check's output is kept below .cache/reports and shown
+when it failed; nothing is written outside .venv, .venvs and .cache. The last line is "N passed, N failed", tests and
+linters added up; the exit code is 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Check:
         if self.folder == COLLECTION or (self.group == "collection" and self.environment != CORE_2_21):
             return "Ansible"
         if self.group == "collection":
-            # It needs no such copy, and takes long: another lane has the time.
-            return "Python"
+            # It needs no such copy, takes longest, and mostly waits.
+            return "roles"
         return "newest Python" if self.environment == CORE_2_21 else "Python"
 
     @property
