@@ -5,7 +5,7 @@
     python3 tests/checkers/check.py lint unit   those of some groups: lint, docs, unit, integration, torture,
                                                 collection, ansible-test, molecule
 
-Five lanes run beside each other: what is about Python, about the newest one, about Ansible, about the roles on the newest
+Five lanes run beside each other: what is about Python, about the newest one, about Ansible, about roles on the newest
 ansible-core, and about real hosts, which only root can start. A check's output is kept below .cache/reports and shown
 when it failed; nothing is written outside .venv, .venvs and .cache. The last line is "N passed, N failed", tests and
 linters added up; the exit code is 1 when anything failed.
