@@ -53,8 +53,8 @@ PYTHON_VERSION = "PYTHON_VERSION"
 _ANSIBLE_TEST_PIPS = ("23.1.2", "24.2", "25.2")
 
 
-# What takes minutes and is about nats-server, or about what the roles do to a fleet, runs on the newest Python and the
-# newest ansible-core only; the scenarios of Molecule run on a third one.
+# What takes minutes and is about nats-server runs on the newest Python only. What is about a fleet runs on the newest
+# ansible-core, what is about one host on the oldest, and the scenarios of Molecule, which have both, on a third.
 _ABOUT_SERVERS = (
     "tests/integration/test_permissions.py",
     "tests/integration/test_cluster.py",
@@ -67,6 +67,9 @@ _ABOUT_FLEETS = (
     "tests/collection/test_rollout.py",
     "tests/collection/test_modules.py",
 )
+
+
+_ABOUT_HOSTS = ("tests/collection/test_site.py", "tests/collection/test_layout.py")
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def plan() -> list[Check]:
         checks.append(Check("integration", "integration", environment, ("pytest", "tests/integration", *left)))
     checks.append(Check("torture", "torture", MAIN, ("pytest", "tests/torture")))
     for environment in (CORE_2_17, CORE_2_21):
-        left = _left_out(_ABOUT_FLEETS) if environment == CORE_2_17 else ()
+        left = _left_out(_ABOUT_FLEETS if environment == CORE_2_17 else _ABOUT_HOSTS)
         checks.append(Check("collection", "collection", environment, ("pytest", "tests/collection", *left)))
         units = ("ansible-test", "units", "--venv", "--python", PYTHON_VERSION, "--color", "no")
         sanity = ("ansible-test", "sanity", "--venv", "--color", "no")
