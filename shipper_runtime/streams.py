@@ -39,9 +39,7 @@ from .ownership import OWNER_HOST
 from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, StreamLimits, partition_stream
 from .streamplan import Config, Plan, Refusal, plan, refusals, refused, rows, size, takes_a_subject, told
-
-# Behind it the group's name: when it was forgotten, in ns since 1970. docs/durable.md.
-FORGOTTEN = "shipper-forgotten-"
+from .trim import FORGOTTEN
 
 _AT_ONCE = 16
 # A stream on several servers takes its time to be made.

@@ -16,6 +16,7 @@ from .ledger import Ledger
 
 INTERVAL = 5.0
 """Seconds between two looks, and how long a new group waits before it reads: by then everybody has seen it."""
+# Behind it the group's name: when it was forgotten, in ns since 1970. docs/durable.md.
 FORGOTTEN = "shipper-forgotten-"
 _PURGES_MOST = 4
 _QUIET_SECONDS = 10.0

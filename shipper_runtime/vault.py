@@ -78,7 +78,7 @@ class Vault:
         self._unwritten = unwritten
         self._descriptors = descriptors
         self._syncer: Syncer | None = None
-        self._files: OrderedDict[bytes, _File] = OrderedDict()
+        self._files: dict[bytes, _File] = {}
         # Those of them that are open, the one that was used longest ago first.
         self._open: OrderedDict[bytes, _File] = OrderedDict()
         self._waiting: dict[bytes, _File] = {}
