@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 CHECK = $(PYTHON) tests/checkers/check.py
-BENCHES = core_throughput durable_throughput latency trim many_hosts idle
+BENCHES = peers compress latency idle trim many_hosts quiet_fleet connections growth plain_publisher
 
 .PHONY: help test lint unit torture molecule demo bench rollout docs dist venv clean
 
@@ -28,7 +28,7 @@ molecule: ## the scenarios on real systemd hosts of this machine, as root; SCENA
 demo: venv ## a fleet on this machine, shipping real logs; KEEP=1 leaves it running
 	@.venv/bin/python demo/demo.py $(if $(KEEP),--keep)
 
-bench: venv ## throughput, latency, many hosts and idle cost, beside what was promised of them; takes some minutes
+bench: venv ## all figures of docs/performance, beside peers, limits and what was promised; half an hour
 	@failed=0; for each in $(BENCHES); do echo; .venv/bin/python bench/$$each.py || failed=1; done; exit $$failed
 
 rollout: venv ## tasks and seconds a host of a rollout to twenty real hosts of this machine, as root

@@ -13,6 +13,7 @@ from typing import Callable
 
 from .confined import Root
 from .partition import is_host
+from .wire import Payload
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class _File:
     def __init__(self, host: str, name: bytes) -> None:
         self.host = host
         self.name = name
-        self.chunks: list[bytes] = []
+        self.chunks: list[Payload] = []
         self.size = 0
         self.cost = 0
         self.fd = -1
@@ -71,7 +72,7 @@ class Archive:
         self._open_files: OrderedDict[_File, None] = OrderedDict()
         self._dirty: list[_File] = []
 
-    def append(self, host: str, name: bytes, data: bytes) -> None:
+    def append(self, host: str, name: bytes, data: Payload) -> None:
         """Have data appended to a host's file at the next flush. name is relative and confined: see output.py."""
         file = self._files.get((host, name))
         if file is None:

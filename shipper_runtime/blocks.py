@@ -12,18 +12,19 @@ from .wire import FINISHED, MORE, Span
 class Block:
     """Bytes of one life of one source, frozen until they are acknowledged.
 
-    The payload is without its last newline, unless the span is marked partial.
+    The payload is without its last newline, unless the span is marked partial. It is a view, for a copy of half a MiB
+    costs as much as reading it did.
     """
 
     span: Span
-    payload: bytes
+    payload: memoryview
 
 
 @dataclass(frozen=True)
 class Cut:
     """What a block takes of the data: payload is data[start:start + len(payload)], length what the file moves on by."""
 
-    payload: bytes
+    payload: memoryview
     length: int
     partial: str | None = None
 
@@ -35,14 +36,15 @@ def cut(data: bytes, start: int, limit: int, hard_limit: int, finished: bool = F
     bytes without its newline, and in pieces of hard_limit beyond, the last of which has the newline. With less than
     hard_limit + 1 bytes behind start, data must be all there is. finished: a last line without newline gets none.
     """
+    view = memoryview(data)
     newline = data.rfind(b"\n", start, start + limit)
     if newline < 0:
         newline = data.find(b"\n", start + limit, start + hard_limit + 1)
     if newline >= 0:
-        return Cut(data[start:newline], newline + 1 - start)
+        return Cut(view[start:newline], newline + 1 - start)
     available = len(data) - start
     if available > hard_limit:
-        return Cut(data[start : start + hard_limit], hard_limit, MORE)
+        return Cut(view[start : start + hard_limit], hard_limit, MORE)
     if finished and available > 0:
-        return Cut(data[start:], available, FINISHED)
+        return Cut(view[start:], available, FINISHED)
     return None

@@ -14,23 +14,23 @@ import dataclasses
 import logging
 import os
 import random
+import re
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import Any, Callable
 
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from . import natsfix
+from .connection import Connection, Handler, Message
 from .credentials import load_credentials
 from .errors import ConnectionLost, NoAnswer, NoResponders, PublishRefused, SettingError
 from .servers import Server
 from .service import Rarely
 from .settings import BrokerSettings
-from .wire import HEADER_ROOM
+from .wire import HEADER_ROOM, Sendable
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ REQUEST_TIMEOUT = 5.0
 _BACKOFF_FIRST = 0.25
 _BACKOFF_MOST = 8.0
 
-Handler = Callable[[Msg], Awaitable[None]]
+_REFUSED = re.compile(r'Permissions Violation for Publish to "(.*)"\Z', re.DOTALL)
 
 
 class Link:
@@ -58,36 +58,27 @@ class Link:
         self.max_payload = client.max_payload - HEADER_ROOM
         self.lost = asyncio.Event()
         self.reason = ""
-        self._client = client
         # Who may let the server answer to any subject must not be able to guess this one.
         self._inbox = "%s.%s" % (inbox, secrets.token_hex(8))
         # What is waited for, by the subject that the answer comes to, and what was asked.
-        self._waiting: dict[str, tuple[asyncio.Future[Msg | None], str]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[Message | None], str]] = {}
         self._numbers = 0
-        self._dropped: dict[int, Callable[[], None]] = {}
         self._refused: dict[str, str] = {}
+        self._connection = Connection(self.lose, self._on_error)
+        self._client = client
+        natsfix.hand_over(client, self._connection)
+        self._connection.subscribe(self._inbox + ".*", self._on_inbox)
 
-    async def start(self) -> None:
-        """Listen on the inbox."""
-        await self._client.subscribe(self._inbox + ".*", cb=self._on_inbox)
+    def subscribe(self, subject: str, handler: Handler) -> bytes:
+        """Have handler called with each message, in order, as it comes: it must not raise, and not take long. What
+        unsubscribe() takes. Raises ConnectionLost."""
+        if self.lost.is_set():
+            raise ConnectionLost(self.reason)
+        return self._connection.subscribe(subject, handler)
 
-    async def subscribe(
-        self, subject: str, handler: Handler, *, pending_bytes: int, dropped: Callable[[], None]
-    ) -> Subscription:
-        """Have handler awaited for each message, in order. While it waits up to pending_bytes are queued; beyond that
-        messages are dropped, and dropped is called for each. Raises ConnectionLost."""
-        try:
-            subscription = await self._client.subscribe(subject, cb=handler, pending_bytes_limit=pending_bytes)
-        except nats.errors.Error as error:
-            raise ConnectionLost(str(error)) from None
-        self._dropped[id(subscription)] = dropped
-        return subscription
-
-    async def unsubscribe(self, subscription: Subscription) -> None:
-        """No more messages of it; what is queued is dropped."""
-        self._dropped.pop(id(subscription), None)
-        with contextlib.suppress(nats.errors.Error, OSError):
-            await subscription.unsubscribe()
+    def unsubscribe(self, subscription: bytes) -> None:
+        """No more messages of it."""
+        self._connection.unsubscribe(subscription)
 
     def inbox(self) -> str:
         """A subject of this link's own, below which anything may come: inbox() + ".*"."""
@@ -98,27 +89,34 @@ class Link:
         await self._send(subject, payload, None, reply)
 
     async def request(
-        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout: float = REQUEST_TIMEOUT
-    ) -> Msg:
+        self,
+        subject: str,
+        payload: Sendable,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> Message:
         """Send a message and return the first answer.
 
         Raises NoResponders where nobody listens, NoAnswer where nobody answers in time, PublishRefused where the
         subject is not permitted, and ConnectionLost.
         """
         name = self._next_name()
-        answer: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
-        self._waiting[name] = (answer, subject.lower())
+        answer: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = (answer, subject)
         try:
             await self._send(subject, payload, headers, name)
             # Not wait_for: on 3.9 to 3.11 it can lose the race between a result and the time-out.
-            await asyncio.wait({answer}, timeout=timeout)
+            silence = NoAnswer("no answer in %g s" % timeout)
+            late = asyncio.get_running_loop().call_later(timeout, _fail, answer, silence)
+            try:
+                msg = await answer
+            finally:
+                late.cancel()
             if self.lost.is_set():
                 raise ConnectionLost(self.reason)
-            if not answer.done():
-                raise NoAnswer("no answer in %g s" % timeout)
-            msg = answer.result()
             if msg is None:
-                raise PublishRefused(self._refused.get(subject.lower(), "not permitted"))
+                raise PublishRefused(self._refused.get(subject, "not permitted"))
             if msg.headers and msg.headers.get("Status") == "503" and not msg.data:
                 raise NoResponders("nobody answers on %s" % subject)
             return msg
@@ -126,33 +124,33 @@ class Link:
             self._waiting.pop(name, None)
             answer.cancel()
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+    async def publish(self, subject: str, payload: Sendable, headers: dict[str, str]) -> None:
         """Send a message and wait until the server has it.
 
         Core NATS has no acknowledgement: a marker to the own inbox, sent behind the message on the same connection,
         comes back only after the server has read the message. Raises PublishRefused where the server said that this
         subject is not permitted, and ConnectionLost where it cannot be known whether the message arrived.
         """
-        self._refused.pop(subject.lower(), None)
+        self._refused.pop(subject, None)
         await self._send(subject, payload, headers)
         await self.barrier()
-        refusal = self._refused.get(subject.lower())
+        refusal = self._refused.get(subject)
         if refusal is not None:
             raise PublishRefused(refusal)
 
     async def barrier(self) -> None:
         """Return when the server has read all that was sent before. Raises ConnectionLost."""
         name = self._next_name()
-        arrived: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        arrived: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
         self._waiting[name] = (arrived, name)
         try:
             await self._send(name, b"", None)
             while not arrived.done():
-                heard = self._client.stats["in_msgs"]
+                heard = self._connection.received
                 # Not wait_for: on 3.9 to 3.11 it can lose the race between a result and the time-out.
                 await asyncio.wait({arrived}, timeout=BARRIER_TIMEOUT)
                 # Behind a backlog the marker may be late; only silence means that the server is gone.
-                if not arrived.done() and self._client.stats["in_msgs"] == heard:
+                if not arrived.done() and self._connection.received == heard:
                     self.lose("no answer in %d s" % BARRIER_TIMEOUT)
                     break
             if not arrived.done() or self.lost.is_set():
@@ -177,22 +175,15 @@ class Link:
             self.lost.set()
             self._tell(lambda asked: True)
 
-    def on_error(self, error: Exception) -> None:
-        """What nats-py reports: a slow subscription's drop, a permission that is missing, or a broken connection."""
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self._dropped.get(id(error.sub), lambda: None)()
-            return
-        text = str(error)
-        if "permissions violation" in text:
-            # The server quotes the subject, and nats-py has lowered the whole line.
-            subject = text.partition('publish to "')[2].partition('"')[0]
-            if subject:
-                self._refused[subject] = text
-            # Who waits for an answer says it.
-            if not (subject and self._tell(lambda asked: asked == subject)):
-                logger.warning("%s refuses: %s", self.url, text)
-        else:
-            self.reason = self.reason or text
+    def _on_error(self, text: str) -> None:
+        """What the server complains of: a permission that is missing, or why it closes the connection."""
+        refused = _REFUSED.match(text)
+        if refused is not None:
+            self._refused[refused.group(1)] = text
+            if self._tell(lambda asked: asked == refused.group(1)):
+                return  # who waits for an answer says it
+        if text.startswith("Permissions Violation"):
+            logger.warning("%s refuses: %s", self.url, text)
 
     def _next_name(self) -> str:
         self._numbers += 1
@@ -205,16 +196,12 @@ class Link:
             answer.set_result(None)
         return len(told)
 
-    async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None, reply: str = "") -> None:
+    async def _send(self, subject: str, payload: Sendable, headers: dict[str, str] | None, reply: str = "") -> None:
         if self.lost.is_set():
             raise ConnectionLost(self.reason)
-        try:
-            await self._client.publish(subject, payload, reply, headers)
-        except (nats.errors.Error, OSError) as error:
-            self.lose(str(error))
-            raise ConnectionLost(str(error)) from None
+        await self._connection.publish(subject, reply, payload, headers)
 
-    async def _on_inbox(self, msg: Msg) -> None:
+    def _on_inbox(self, msg: Message) -> None:
         waiting = self._waiting.get(msg.subject)
         if waiting is not None and not waiting[0].done():
             waiting[0].set_result(msg)
@@ -222,9 +209,7 @@ class Link:
     async def close(self) -> None:
         """Send what is queued if that goes quickly, and give the connection up."""
         self.lose("closed")
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._client.close(), 2.0)
-        natsfix.abort(self._client)
+        await self._connection.close()
 
 
 class Broker:
@@ -290,18 +275,10 @@ class Broker:
         tls = settings.tls_required(server)
         client = natsfix.FixedClient(require_tls=tls)
         errors: list[Exception] = []
-        link: Link | None = None
         ready = False
 
         async def on_error(error: Exception) -> None:
-            if link is None:
-                errors.append(error)
-            else:
-                link.on_error(error)
-
-        async def on_closed() -> None:
-            if link is not None:
-                link.lose(link.reason or str(client.last_error or "the server closed the connection"))
+            errors.append(error)
 
         options: dict[str, Any] = {}
         if server.token is not None:
@@ -317,20 +294,19 @@ class Broker:
                     name=self._name,
                     inbox_prefix=self._inbox,
                     error_cb=on_error,
-                    closed_cb=on_closed,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     connect_timeout=CONNECT_TIMEOUT,  # type: ignore[arg-type]  # seconds, given to asyncio.wait_for
-                    pending_size=0,
                     tls=tls_context(settings) if tls else None,
                     tls_handshake_first=server.url in self._handshake_first,
                     **options,
                 ),
                 2.5 * CONNECT_TIMEOUT,
             )
+            if client.max_payload <= HEADER_ROOM:
+                raise OSError("its max_payload is %d, and %d is the least" % (client.max_payload, HEADER_ROOM + 1))
             link = Link(client, server, self._inbox)
-            await link.start()
             ready = True
             return link
         except (nats.errors.Error, OSError, asyncio.TimeoutError, SettingError) as error:
@@ -390,6 +366,11 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext:
             )
             raise SettingError("NATS_CERTIFICATE", settings.certificate, remedy) from None
     return context
+
+
+def _fail(future: asyncio.Future[Message | None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _version(client: Client) -> tuple[int, int, int]:

@@ -74,7 +74,7 @@ def _runtime_files() -> Iterator[tuple[str, bytes]]:
 
 
 def _nats_files() -> Iterator[tuple[str, bytes]]:
-    """nats-py, its licence, and the metadata in which it looks up its own version. Raises BundleError."""
+    """nats-py and its licence. Raises BundleError."""
     remedy = "install it there: %s -m pip install 'nats-py>=%d.%d'" % (sys.executable, *NATS_PY_OLDEST)
     spec = importlib.util.find_spec("nats")
     try:
@@ -90,7 +90,6 @@ def _nats_files() -> Iterator[tuple[str, bytes]]:
     for path in folder.rglob("*.py"):
         yield "nats/" + path.relative_to(folder).as_posix(), path.read_bytes()
     info = "nats_py-%s.dist-info/" % version
-    yield info + "METADATA", (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "").encode()
     for file in distribution.files or ():
         name = PurePosixPath(file).name
         if name.startswith(("LICENSE", "NOTICE")):

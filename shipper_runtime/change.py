@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from .fleet import GROUPS, HOSTNAME, PARTITIONS, READ_PARTITIONS, Inventory, group_of, plan_fleet, whole_number
-from .identities import named
+from .fleet import HOSTNAME, PARTITIONS, READ_PARTITIONS, Inventory, plan_fleet, whole_number
+from .identities import GROUPS, group_of, named
 from .partition import fnv1a_32
 from .tables import table
 

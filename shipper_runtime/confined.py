@@ -110,25 +110,29 @@ class Root:
             raise OSError(
                 errno.ESTALE, "the folder was removed and cannot be made again: %s" % error.strerror
             ) from None
-        os.close(self._fd)
-        self._fd = root
+        # In one step and under the same number: another thread may be using it.
+        try:
+            os.dup2(root, self._fd, inheritable=False)
+        finally:
+            os.close(root)
 
 
-def check_directory(directory: str) -> None:
-    """Whether the archive's root is there, or can be made, and can be written; changes nothing. Raises SettingError."""
+def check_directory(directory: str, variable: str = VARIABLE) -> None:
+    """Whether a folder, the archive's root without more, is there or can be made, and can be written; changes nothing.
+    Raises SettingError."""
     if "\0" in directory:
-        raise SettingError(VARIABLE, directory, "a path cannot hold a NUL")
+        raise SettingError(variable, directory, "a path cannot hold a NUL")
     path = os.path.abspath(directory)
     if os.path.lexists(path) and not os.path.isdir(path):
-        raise SettingError(VARIABLE, directory, "it is not a folder; name another, or move that away")
+        raise SettingError(variable, directory, "it is not a folder; name another, or move that away")
     there = path
     while not os.path.lexists(there):
         there = os.path.dirname(there)
     if not os.path.isdir(there):
-        raise SettingError(VARIABLE, directory, "it cannot be made, because %s is not a folder" % printable(there))
+        raise SettingError(variable, directory, "it cannot be made, because %s is not a folder" % printable(there))
     if not os.access(there, os.W_OK | os.X_OK):
         what = "it is not writable" if there == path else "it cannot be made, because %s is not writable" % there
-        raise SettingError(VARIABLE, directory, "%s for this user; change its owner or mode" % what)
+        raise SettingError(variable, directory, "%s for this user; change its owner or mode" % what)
 
 
 def _open_leaf(leaf: bytes, folder: int, flags: int) -> tuple[int, bool]:

@@ -15,13 +15,12 @@ import time
 from functools import partial
 from typing import Callable
 
-from nats.aio.msg import Msg
-
 from . import durable, tally
 from .addresses import Addresses
 from .archive import Archive, Swept, sweep
-from .broker import Broker, Handler, check_broker
+from .broker import Broker, check_broker
 from .confined import check_directory
+from .connection import Handler, Message
 from .errors import ConnectionLost, WireError, printable
 from .intake import Intake, SteadyTime
 from .meters import ConsumerMeters, serving
@@ -30,7 +29,7 @@ from .permissions import inbox_prefix
 from .service import Rarely, Service
 from .settings import ConsumerSettings
 from .tally import Tally
-from .wire import decode
+from .wire import ENCODING, decode
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +98,7 @@ async def _subscribe(settings: ConsumerSettings, service: Service, broker: Broke
         subjects = [partition_subject(settings.prefix, number) for number in settings.partitions]
         with contextlib.suppress(ConnectionLost):
             for number, subject in zip(settings.partitions, subjects):
-                await link.subscribe(
-                    subject,
-                    consumer.handler(number),
-                    pending_bytes=IN_HAND_MOST,
-                    dropped=partial(consumer.drop, number),
-                )
+                link.subscribe(subject, consumer.handler(number))
             # Who waits for these lines before publishing can rely on them.
             await link.barrier()
             for subject in subjects:
@@ -173,7 +167,7 @@ class Consumer:
     def handler(self, number: int) -> Handler:
         """What to call with each message of a partition, in order."""
 
-        async def handle(msg: Msg) -> None:
+        def handle(msg: Message) -> None:
             try:
                 self._take(number, msg)
             except Exception as error:
@@ -181,11 +175,6 @@ class Consumer:
                 self._reject(msg.subject, "fault of this program: %r" % error)
 
         return handle
-
-    def drop(self, number: int) -> None:
-        """A message of a partition came too fast."""
-        self.tally.count(tally.DROPPED, str(number))
-        self.meters.dropped.add(1, str(number))
 
     def tick(self) -> None:
         """Try again what had to wait, and say what has been counted; to be called every second."""
@@ -206,9 +195,10 @@ class Consumer:
         counted = "".join(", %d %s" % (amount, kind) for kind, amount in sorted(self.tally.totals.items()))
         logger.info("Stopped: %d messages, %d bytes written%s", self._messages, self.archive.written, counted)
 
-    def _take(self, number: int, msg: Msg) -> None:
+    def _take(self, number: int, msg: Message) -> None:
         if self.archive.in_hand > IN_HAND_MOST:
-            self.drop(number)
+            self.tally.count(tally.DROPPED, str(number))
+            self.meters.dropped.add(1, str(number))
             return
         data, headers = msg.data, msg.headers
         try:
@@ -216,6 +206,8 @@ class Consumer:
             span = decode(headers, len(data)) if headers else None
             if span is None and not self._accept_plain:
                 raise WireError("no headers, and SHIPPER_PLAIN=reject")
+            if span is not None and span.packed:
+                raise WireError("bad %s" % ENCODING)
         except WireError as error:
             self._reject(msg.subject, error.reason)
             return
@@ -228,7 +220,7 @@ class Consumer:
             data += b"\n"
         else:
             source = span.source
-            data, missing, repeated, cut = self._intake.take(host, span, data)
+            data, missing, repeated, cut = self._intake.take(host, span, data)  # type: ignore[assignment]  # never packed
             if missing or repeated or cut:
                 for kind, amount in ((tally.MISSING, missing), (tally.REPEATED, repeated), (tally.CUT, int(cut))):
                     if amount:

@@ -10,7 +10,7 @@ from .broker import Link
 from .errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, StateError, WireError
 from .jetstream import DUPLICATE_IN_PROCESS, NO_ROOM, STREAM_FULL, STREAM_NOT_FOUND, JetStream
 from .positions import PositionStore
-from .wire import decode
+from .wire import Sendable, decode
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _FIRST, _MOST = 0.02, 5.0
 class Delivery(Protocol):
     """Sends one message, and returns when the server has it."""
 
-    async def deliver(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+    async def deliver(self, link: Link, subject: str, payload: Sendable, headers: dict[str, str]) -> int:
         """The message's sequence in the stream, 0 without one. Raises BrokerError's kinds."""
         raise NotImplementedError
 
@@ -31,7 +31,7 @@ class Delivery(Protocol):
 class CoreDelivery:
     """Core NATS: the server has read the message."""
 
-    async def deliver(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+    async def deliver(self, link: Link, subject: str, payload: Sendable, headers: dict[str, str]) -> int:
         await link.publish(subject, payload, headers)
         return 0
 
@@ -46,7 +46,7 @@ class StreamDelivery:
     def __init__(self, stream: str) -> None:
         self._stream = stream
 
-    async def deliver(self, link: Link, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+    async def deliver(self, link: Link, subject: str, payload: Sendable, headers: dict[str, str]) -> int:
         try:
             ack = await JetStream(link).publish(subject, payload, headers, self._stream, ACK_TIMEOUT)
         except ApiError as error:

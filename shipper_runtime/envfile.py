@@ -32,7 +32,8 @@ def parse(text: str) -> dict[str, str]:
                 state, key, begun = "key", char, line
         elif state == "key":
             if end:
-                raise EnvFileError("line %d: %r is not NAME=VALUE" % (line, key.strip()))
+                # Without the text, which may hold a password.
+                raise EnvFileError("line %d: it is not NAME=VALUE" % line)
             if char == "=":
                 state, value, kept = "pre-value", "", 0
             else:
@@ -90,5 +91,5 @@ def parse(text: str) -> dict[str, str]:
 def _name(key: str, line: int) -> str:
     name = key.rstrip(_BLANK)
     if _NAME.match(name) is None:
-        raise EnvFileError("line %d: %r is not a variable's name" % (line, name))
+        raise EnvFileError("line %d: what stands before the = is not a variable's name" % line)
     return name

@@ -14,19 +14,21 @@ from typing import Any
 
 from . import identities
 from .assignment import PARTITIONS_MAX, distribute, partition_range
-from .identities import named
+from .identities import group_of, named, use_one_of
 from .partition import is_host
 
 PREFIXES = ("producer", "consumer", "broker", "shipper")
 # The inventory variables that concern more than one host.
 PARTITIONS = {"producer": "producer_partitions", "consumer": "consumer_partitions", "fleet": "shipper_partitions"}
+STREAM = "shipper_stream"
 HOSTNAME = "producer_hostname"
 READ_PARTITIONS = "consumer_read_partitions"
-GROUPS = ("consumer_group", "shipper_group")
-VARIABLES = (*PARTITIONS.values(), HOSTNAME, READ_PARTITIONS, *GROUPS, *identities.VARIABLES)
-DEFAULT_GROUP = "archive"
+VARIABLES = (*PARTITIONS.values(), STREAM, HOSTNAME, READ_PARTITIONS, *identities.GROUPS, *identities.VARIABLES)
 # How many hosts at a time: Ansible would stumble over it only when it comes to them.
 SERIAL = "shipper_serial"
+
+# Of what there must be one at least; anything else that is counted may be 0.
+LEAST = {"consumer_workers": 1}
 
 # What Ansible takes for one.
 _BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0", "1.0", "0.0"))
@@ -48,18 +50,19 @@ def plan_fleet(
     consumers: Sequence[str] | None,
     default_partitions: Any = 0,
     limited: bool = False,
+    brokers: Sequence[str] = (),
 ) -> Plan:
     """Look at all hosts at once. inventory holds those of VARIABLES that are set, for each host.
 
-    Hosts of the inventory that are neither producers nor consumers count only where they say how many partitions there
-    are. default_partitions holds where no host says so. consumers is None where it is not asked who reads, and limited
-    says that there may be more of them.
+    Hosts of the inventory that are none of these count only where they say how many partitions there are.
+    default_partitions holds where no host says so. consumers is None where it is not asked who reads, and limited says
+    that there may be more of them.
     """
     plan = Plan()
-    _agree_on_partitions(plan, inventory, producers, consumers or (), default_partitions)
+    _agree_on_partitions(plan, inventory, producers, consumers or (), brokers, default_partitions)
     _check_names(plan, inventory, producers, consumers or ())
     members = list(dict.fromkeys([*producers, *(consumers or ())]))
-    plan.problems += identities.problems(inventory, members, consumers or ())
+    plan.problems += identities.problems(inventory, members, consumers or (), brokers)
     if plan.problems or consumers is None:
         return plan
     if producers and not consumers:
@@ -103,23 +106,29 @@ def wrong_values(inventory: Inventory, options: Mapping[str, Mapping[str, Any]])
     claims: dict[tuple[str, str], list[str]] = defaultdict(list)
     for host, variables in inventory.items():
         for name, value in variables.items():
-            remedy = _serial_remedy(value) if name == SERIAL else _remedy(value, options.get(name, {}))
+            remedy = _serial_remedy(value) if name == SERIAL else _remedy(name, value, options.get(name, {}))
             if remedy:
                 claims["%s=%s" % (name, value), remedy].append(host)
     return ["%s for %s: %s" % (claim, named(hosts), remedy) for (claim, remedy), hosts in sorted(claims.items())]
 
 
-def _remedy(value: Any, option: Mapping[str, Any]) -> str:
+def _remedy(name: str, value: Any, option: Mapping[str, Any]) -> str:
     """What to do about a value, or nothing where it is fine. An empty one counts as not set."""
     if value is None or value == "":
         return ""
     choices, kind = option.get("choices"), option.get("type")
-    if choices and value not in choices:
-        return "use %s or %s" % (", ".join(str(choice) for choice in choices[:-1]), choices[-1])
-    if kind == "int" and not re.match(r"-?[0-9]+\Z", str(value)):
-        return "use a whole number"
+    # A level is a number in one inventory and a word in another.
+    if choices and (isinstance(value, bool) or str(value) not in [str(choice) for choice in choices]):
+        return use_one_of(choices)
+    least = LEAST.get(name, 0)
+    if kind == "int" and not (re.match(r"[0-9]{1,9}\Z", str(value)) and int(value) >= least):
+        return "use a whole number, %d or more" % least
     if kind == "bool" and str(value).lower() not in _BOOLEANS:
         return "use true or false"
+    if kind == "list" and not isinstance(value, (list, tuple)):
+        return "use a list"
+    if kind == "list" and option.get("required") and not value:
+        return "name at least one"
     return ""
 
 
@@ -139,6 +148,9 @@ def _far(prefix: str, rest: str, known_prefix: str, known_rest: str) -> int | No
         distance, length = _distance(prefix, known_prefix), len(known_prefix)
     else:
         return None
+    if distance == 1 and length == 3 and sorted(prefix + rest) == sorted(known_prefix + known_rest):
+        # Two letters that changed places are not another word.
+        return distance
     return distance if distance <= (0 if length < 4 else 1 if length < 7 else 2) else None
 
 
@@ -159,10 +171,18 @@ def _distance(a: str, b: str) -> int:
 
 
 def _agree_on_partitions(
-    plan: Plan, inventory: Inventory, producers: Sequence[str], consumers: Sequence[str], default: Any
+    plan: Plan,
+    inventory: Inventory,
+    producers: Sequence[str],
+    consumers: Sequence[str],
+    brokers: Sequence[str],
+    default: Any,
 ) -> None:
     claims: dict[tuple[str, int | None], list[str]] = defaultdict(list)
-    members = {host: role for role, hosts in (("consumer", consumers), ("producer", producers)) for host in hosts}
+    # The streams are made as the brokers say, who have no variable of their own.
+    makers = [host for host in brokers if inventory[host].get(STREAM)]
+    roles = (("fleet", makers), ("consumer", consumers), ("producer", producers))
+    members = {host: role for role, hosts in roles for host in hosts}
     fleet = PARTITIONS["fleet"]
     for host, variables in inventory.items():
         # A role's own variable counts before the fleet's.
@@ -220,11 +240,6 @@ def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str], con
         for host in consumers
         if not is_host(host)
     ]
-
-
-def group_of(variables: Mapping[str, Any]) -> str:
-    """The group of a host that archives."""
-    return str(next((variables[name] for name in GROUPS if variables.get(name) is not None), DEFAULT_GROUP))
 
 
 def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequence[str], limited: bool) -> None:

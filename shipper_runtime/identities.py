@@ -18,12 +18,15 @@ from .permissions import ACCOUNT, ADMIN, PRODUCERS, Allowed
 AUTH, TLS, SECRET = "shipper_auth", "shipper_tls", "shipper_secret"
 IDENTITY, GENERATION = "shipper_identity", "shipper_identity_generation"
 PLAIN = "consumer_plain"
-VARIABLES = (AUTH, TLS, SECRET, IDENTITY, GENERATION, PLAIN)
+# What a broker may say of its own.
+BROKERS_OWN = {AUTH: "broker_auth", TLS: "broker_tls"}
+VARIABLES = (AUTH, TLS, SECRET, IDENTITY, GENERATION, PLAIN, *BROKERS_OWN.values())
 """What is looked at before anything is changed."""
 HOSTNAME = "producer_hostname"
 SUBJECTS = {"producer": ("producer_subject", "shipper_subject"), "consumer": ("consumer_subject", "shipper_subject")}
 STREAMS = {"producer": ("producer_stream", "shipper_stream"), "consumer": ("consumer_stream", "shipper_stream")}
 GROUPS = ("consumer_group", "shipper_group")
+DEFAULT_GROUP = "archive"
 ALL_VARIABLES = (*VARIABLES, HOSTNAME, *GROUPS, *dict.fromkeys(SUBJECTS["producer"] + SUBJECTS["consumer"]),
                  *dict.fromkeys(STREAMS["producer"] + STREAMS["consumer"]))  # fmt: skip
 """What says who may do what."""
@@ -39,11 +42,13 @@ class IdentityProblem(ValueError):
     """Variables that say nothing about who may do what: one line with the remedy."""
 
 
-def problems(inventory: Inventory, members: Sequence[str], consumers: Iterable[str]) -> list[str]:
-    """What is wrong; members are all hosts that ship or archive, in the inventory with those of VARIABLES that are
-    set."""
+def problems(
+    inventory: Inventory, members: Sequence[str], consumers: Iterable[str], brokers: Sequence[str] = ()
+) -> list[str]:
+    """What is wrong; members are all hosts that ship or archive, in the inventory, as the brokers, with those of
+    VARIABLES that are set."""
     found: list[str] = []
-    auth, tls = (_agreed(found, inventory, members, name) for name in (AUTH, TLS))
+    auth, tls = (_agreed(found, inventory, members, brokers, name) for name in (AUTH, TLS))
     if auth == "mtls" and tls == NONE:
         found.append("shipper_auth=mtls needs certificates, and shipper_tls is none: use private or provided")
     found += [
@@ -53,8 +58,14 @@ def problems(inventory: Inventory, members: Sequence[str], consumers: Iterable[s
     ]
     if auth in (None, NONE):
         return found
+    if not members:
+        # Brokers without users would be open to everybody.
+        found.append(
+            "shipper_auth is %s, and there is no host that ships or archives: add them, or leave shipper_auth out "
+            "until there are" % auth
+        )
     if auth == "password":
-        found += _check_secret(inventory, members)
+        found += _check_secret(inventory, list(dict.fromkeys([*members, *brokers])))
     found += _check_names(inventory, members)
     for host in consumers:
         if inventory[host].get(PLAIN) == "accept":
@@ -71,6 +82,12 @@ def identity(variables: Mapping[str, Any], host: str) -> str:
     return host if name is None or name == "" else str(name)
 
 
+def group_of(variables: Mapping[str, Any]) -> str:
+    """The group of a host that archives. An empty one is none, as in the program's settings."""
+    _name, group = _said(variables, GROUPS) or ("", DEFAULT_GROUP)
+    return str(group)
+
+
 def broker_users(
     inventory: Inventory,
     producers: Sequence[str],
@@ -84,8 +101,8 @@ def broker_users(
     of ``shipper status --json``: who has a partition still may release it. Raises IdentityProblem.
     """
     members = list(dict.fromkeys([*producers, *read_partitions]))
-    auth = _value(inventory[members[0]], (AUTH,)) if members else None
-    if auth in (None, NONE):
+    auth = inventory[members[0]].get(AUTH) if members else None
+    if auth in (None, "", NONE):
         return []
     rights: dict[str, Allowed] = defaultdict(Allowed)
     for host in producers:
@@ -96,7 +113,7 @@ def broker_users(
     for host, numbers in read_partitions.items():
         variables = inventory[host]
         prefix, stream = _where(variables, host, "consumer")
-        group = str(_value(variables, GROUPS) or "archive")
+        group = group_of(variables)
         numbers = sorted({*numbers, *kept.get((host, group), ())})
         rights[host] |= permissions.consumer(prefix, numbers, host, stream, group)
     users = []
@@ -130,28 +147,36 @@ def _where(variables: Mapping[str, Any], host: str, role: str) -> tuple[str, str
     return str(prefix), str(_value(variables, STREAMS[role]) or "") or None
 
 
+def _said(variables: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any] | None:
+    """The first of these variables that is set and not empty, and its value."""
+    return next(((name, variables[name]) for name in names if variables.get(name) not in (None, "")), None)
+
+
 def _value(variables: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((variables[name] for name in names if variables.get(name) is not None), None)
 
 
-def _agreed(found: list[str], inventory: Inventory, members: Sequence[str], name: str) -> str | None:
+def _agreed(
+    found: list[str], inventory: Inventory, members: Sequence[str], brokers: Sequence[str], name: str
+) -> str | None:
     """What all say, or None where they do not, or say what is none of the choices."""
     choices = _CHOICES[name]
     claims: dict[str, list[str]] = defaultdict(list)
-    for host in members:
-        claims[str(inventory[host].get(name) or NONE)].append(host)
-    for value, hosts in sorted(claims.items()):
+    wrong: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for host in dict.fromkeys([*members, *brokers]):
+        names = (BROKERS_OWN[name], name) if host in brokers else (name,)
+        said_by, value = _said(inventory[host], names) or (name, NONE)
+        claims[str(value)].append(host)
         if value not in choices:
-            remedy = "use %s or %s" % (", ".join(choices[:-1]), choices[-1])
-            found.append("%s=%s for %s: %s" % (name, value, named(hosts), remedy))
+            wrong[said_by, str(value)].append(host)
+    for (said_by, text), hosts in sorted(wrong.items()):
+        found.append("%s=%s for %s: %s" % (said_by, text, named(hosts), use_one_of(choices)))
     if len(claims) > 1:
-        said = ", ".join("%s for %s" % (value, named(hosts)) for value, hosts in sorted(claims.items()))
+        listed = ", ".join("%s for %s" % (text, named(hosts)) for text, hosts in sorted(claims.items()))
         found.append(
-            "the fleet disagrees about %s: %s; give all hosts the same, such as in group_vars/all" % (name, said)
+            "the fleet disagrees about %s: %s; give all hosts the same, such as in group_vars/all" % (name, listed)
         )
-        return None
-    value = next(iter(claims), NONE)
-    return value if value in choices else None
+    return next(iter(claims), NONE) if len(claims) < 2 and not wrong else None
 
 
 def _check_secret(inventory: Inventory, members: Sequence[str]) -> list[str]:
@@ -197,6 +222,11 @@ def _generation(value: Any) -> int | None:
         return 1
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() and int(text) > 0 and not isinstance(value, bool) else None
+
+
+def use_one_of(choices: Sequence[object]) -> str:
+    """The remedy where something else was said."""
+    return "use %s or %s" % (", ".join(map(str, choices[:-1])), choices[-1])
 
 
 def named(names: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
-from .wire import FINISHED, Span
+from .packing import Packed
+from .wire import FINISHED, Payload, Span
 
 LIVES_PER_HOST = 1024
 HOSTS = 16384
@@ -20,10 +21,10 @@ _STEP_BACK_TAKEN = 3600 * 10**9
 
 
 class Taken(NamedTuple):
-    """data is to be appended; missing bytes of the source lie before it; repeated ones had come before and are not in
-    it; cut says that a line had to be written in two."""
+    """data is to be appended, packed only if what was taken was; missing bytes of the source lie before it; repeated
+    ones had come before and are not in it; cut says that a line had to be written in two."""
 
-    data: bytes
+    data: Payload | Packed
     missing: int = 0
     repeated: int = 0
     cut: bool = False
@@ -58,7 +59,7 @@ class _Life:
 
     def __init__(self, begin: int) -> None:
         self.next = begin
-        self.aside: list[bytes] = []
+        self.aside: list[Payload] = []
 
 
 class _Host:
@@ -68,11 +69,11 @@ class _Host:
         self.lives: OrderedDict[str, _Life] = OrderedDict()
         self.aside_bytes = 0
 
-    def put_aside(self, life: _Life, data: bytes) -> None:
+    def put_aside(self, life: _Life, data: Payload) -> None:
         life.aside.append(data)
         self.aside_bytes += len(data)
 
-    def complete(self, life: _Life, data: bytes) -> bytes:
+    def complete(self, life: _Life, data: Payload) -> Payload:
         """What was kept aside of a line, and data behind it."""
         if not life.aside:
             return data
@@ -86,7 +87,7 @@ class Intake:
     """Knows for each host and life of a source file which byte comes next.
 
     A life that is not known is accepted where it begins. So is one that was forgotten: each host has its own limit,
-    and the hosts that were silent for longest go first.
+    and the hosts that were silent for longest go first. packed says whether what comes packed may stay so.
 
     recall, if it is given, tells what is remembered elsewhere of a host's lives, the one that was used longest ago
     first. Then changes() is what is to be remembered, and until settle() says that it is, its hosts stay.
@@ -96,22 +97,32 @@ class Intake:
         self,
         *,
         whole_lines: bool,
+        packed: bool = False,
         hosts: int = HOSTS,
         lives: int = LIVES_PER_HOST,
         recall: Callable[[str], Iterable[Known]] | None = None,
     ) -> None:
         self._whole_lines = whole_lines
+        self._packed = packed
         self._recall = recall
         self._changed: dict[tuple[str, str], None] = {}
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._hosts_most = hosts
         self._lives_most = lives
 
-    def take(self, name: str, span: Span, payload: bytes) -> Taken:
-        """What to append for a message of a host; span is as wire.decode checked it against payload."""
+    def take(self, name: str, span: Span, payload: Payload | Packed) -> Taken:
+        """What to append for a message of a host; span is as wire.decode checked it against payload. What is a
+        bytearray is changed and kept. Raises WireError where it cannot be unpacked, and then nothing has been taken;
+        what may stay packed is unpacked only if it has to be cut or joined."""
         host = self._host(name)
-        forgotten = b""
         life = host.lives.get(span.life)
+        next_ = span.begin if life is None else life.next
+        repeated = max(0, min(next_, span.end) - span.begin)
+        missing = max(0, span.begin - next_)
+        comes_again = span.begin + repeated == span.end
+        if isinstance(payload, Packed) and not comes_again and self._touches(host, life, span, repeated):
+            payload = payload.plain()
+        forgotten: Payload = b""
         if life is None:
             life = host.lives[span.life] = _Life(span.begin)
             if len(host.lives) > self._lives_most:
@@ -120,13 +131,15 @@ class Intake:
                 forgotten = host.complete(oldest, b"\n") if oldest.aside else b""
         else:
             host.lives.move_to_end(span.life)
-        repeated = max(0, min(life.next, span.end) - span.begin)
-        missing = max(0, span.begin - life.next)
-        if span.begin + repeated == span.end:
+        if comes_again:
             return Taken(forgotten, 0, repeated)
         self._note(name, span.life)
         life.next = span.end
-        data = payload if span.partial is not None else payload + b"\n"
+        if isinstance(payload, Packed):
+            return Taken(payload, missing)
+        data = payload
+        if span.partial is None and not span.packed:
+            data += b"\n"
         if repeated:
             data = data[repeated:]
         if not self._whole_lines:
@@ -134,7 +147,15 @@ class Intake:
         if missing and life.aside:
             forgotten += host.complete(life, b"\n")
         data, cut = _whole_lines(host, life, data, span.partial == FINISHED)
-        return Taken(forgotten + data, missing, repeated, cut)
+        return Taken(forgotten + data if forgotten else data, missing, repeated, cut)
+
+    def _touches(self, host: _Host, life: _Life | None, span: Span, repeated: int) -> bool:
+        """Whether what a message holds is cut, or joined with something."""
+        if repeated or not self._packed:
+            return True
+        if not self._whole_lines:
+            return False
+        return span.partial is not None or bool(len(host.lives) >= self._lives_most if life is None else life.aside)
 
     def changes(self) -> tuple[list[tuple[str, Known]], list[tuple[str, str]]]:
         """What changed since settle(): lives of hosts as they are now, and the (host, life) that were forgotten."""
@@ -189,7 +210,7 @@ class Intake:
                 del self._hosts[oldest]
 
 
-def _whole_lines(host: _Host, life: _Life, data: bytes, finished: bool) -> tuple[bytes, bool]:
+def _whole_lines(host: _Host, life: _Life, data: Payload, finished: bool) -> tuple[Payload, bool]:
     """The lines that data completes; what follows the last newline is kept aside. And whether a line was cut."""
     if not life.aside and data.endswith(b"\n"):
         return data, False

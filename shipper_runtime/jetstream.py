@@ -12,13 +12,12 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
-
-from nats.aio.msg import Msg
+from typing import Any, NamedTuple
 
 from .broker import REQUEST_TIMEOUT, Link
+from .connection import Message
 from .errors import ApiError, NoAnswer
-from .wire import ANSWER
+from .wire import ANSWER, Sendable
 
 # Before 2.10 streams and consumers have no metadata, which says whose a durable is.
 OLDEST_SERVER = (2, 10, 0)
@@ -57,8 +56,7 @@ class Stored:
     payload: bytes
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a delivered message stands: its sequence in the stream, the how manieth delivery it is to this consumer,
     how often this message was delivered, the broker's time (ns), and how many messages are behind it."""
 
@@ -79,7 +77,7 @@ class JetStream:
         self._timeout = timeout
 
     async def publish(
-        self, subject: str, payload: bytes, headers: dict[str, str], stream: str, timeout: float = REQUEST_TIMEOUT
+        self, subject: str, payload: Sendable, headers: dict[str, str], stream: str, timeout: float = REQUEST_TIMEOUT
     ) -> Ack:
         """Store a message in this stream and no other."""
         answer = await self.link.request(subject, payload, {**headers, _EXPECTED_STREAM: stream}, timeout=timeout)
@@ -167,7 +165,7 @@ class JetStream:
             sequence=int(headers["Nats-Sequence"]),
             stamp=nanoseconds(headers["Nats-Time-Stamp"]),
             headers={name: value for name, value in headers.items() if name not in _ADDED},
-            payload=msg.data,
+            payload=bytes(msg.data),
         )
 
     async def message_stamp(self, stream: str, sequence: int) -> int | None:
@@ -190,7 +188,7 @@ class JetStream:
         return _body(await self.link.request("$JS.API." + what, payload, timeout=self._timeout))
 
 
-def _body(answer: Msg) -> dict[str, Any]:
+def _body(answer: Message) -> dict[str, Any]:
     try:
         body = json.loads(answer.data)
     except (ValueError, RecursionError):

@@ -19,7 +19,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .errors import LedgerError, printable
 
@@ -54,8 +55,7 @@ CREATE TABLE holes(
 """
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """How far a stream is committed: the stream's creation time as the broker writes it, the committed message's
     sequence (0: none) and time (ns; 0: not known), the latest time that chose a file (ns), and until which time plain
     messages are old, because the stream's numbers are used a second time (ns; 0: none are)."""
@@ -335,7 +335,7 @@ def _may_pass(error: Exception) -> bool:
 def advanced(position: Position, sequence: int, stamp: int) -> Position:
     """The position behind one more message."""
     replay_until = position.replay_until if stamp <= position.replay_until else 0
-    return replace(position, sequence=sequence, stamp=stamp, replay_until=replay_until)
+    return Position(position.created, sequence, stamp, position.latest, replay_until)
 
 
 def _put_position(database: sqlite3.Connection, stream: str, position: Position, committed: int | None) -> None:

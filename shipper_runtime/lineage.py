@@ -273,9 +273,12 @@ class Lineage:
             if (after is None or after.newer_than(sibling)) and not self._taken(sibling, life)
         ]
         copy = find_copy(life.record, candidates)
-        moved = own is not None and own.key != life.key and life.record.offset > HEAD_MAX and not cut_away
+        # Moved to another disk, with its folder: the same bytes at the same path under another inode. Or the disk has
+        # another number since the system was started: then the inode is the same, and few bytes tell enough. Another
+        # inode on the same disk is another file, which may begin alike.
+        telling = own is not None and (life.record.offset > HEAD_MAX or own.key[1] == life.key[1])
+        moved = own is not None and own.key[0] != life.key[0] and telling and not cut_away
         if copy is None and own is not None and moved and not self._taken(own, life):
-            # Moved to another disk, with its folder: the same bytes at the same path under another inode.
             copy = find_copy(life.record, [own])
         if copy is not None:
             logger.info(

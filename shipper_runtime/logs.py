@@ -18,18 +18,18 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from .broker import connected
+from .connection import Message
 from .errors import ApiError, BrokerError, OutOfStep, SettingError, WireError
 from .intake import Intake
 from .jetstream import STREAM_NOT_FOUND, JetStream, Place, place
 from .onlooker import onlooker
+from .packing import received
 from .partition import host_subject, partition
 from .permissions import ADMIN_INBOX
 from .service import Rarely, Service
 from .settings import FleetSettings, partition_stream
-from .wire import decode
+from .wire import Payload, decode
 
 _AGO = re.compile(r"([0-9]{1,9})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -82,17 +82,18 @@ class Lines:
         self._stamp = 0
         self._again_until = 0
 
-    def take(self, headers: Mapping[str, str] | None, payload: bytes, stamp: int) -> bytes:
+    def take(self, headers: Mapping[str, str] | None, payload: Payload, stamp: int) -> Payload:
         """The lines that a message completes, newlines included; stamp is when it was stored (ns)."""
         self._stamp = max(self._stamp, stamp)
         try:
             span = decode(headers, len(payload))
+            taken = None if span is None else self._intake.take(self._host, span, received(span, payload))
         except WireError:
             self.rejected += 1
             return b""
-        if span is None:
+        if taken is None:
             return payload + b"\n" if stamp > self._again_until else b""
-        return self._intake.take(self._host, span, payload).data
+        return taken.data  # type: ignore[return-value]  # nothing stays packed
 
     def again(self) -> None:
         """The stream is read from its beginning once more: plain lines are known by their time, others by their
@@ -114,7 +115,7 @@ class Output:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Payload) -> None:
         """Return when all is written. Raises OSError, of which BrokenPipeError says that the reader has gone."""
         left = memoryview(data)
         while left:
@@ -245,7 +246,7 @@ def _bounded(seconds: float) -> float:
     return min(max(0.0, seconds), 253_402_300_799.0)
 
 
-def _where(msg: Msg, delivery: int) -> Place:
+def _where(msg: Message, delivery: int) -> Place:
     where = place(msg.reply)
     if where is None or where.delivery != delivery:
         raise OutOfStep("a message was lost on the way")

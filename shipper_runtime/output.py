@@ -20,6 +20,8 @@ from .errors import SettingError
 
 VARIABLE = "SHIPPER_OUTPUT"
 PLAIN = b"plain"
+PACKED = b".gz"
+"""What the names of compressed files end with, behind the pattern's own."""
 
 _SOURCE = "{source}"
 _WITHOUT_TIME = "-%Y%m%d%H%M"
@@ -69,7 +71,7 @@ _Token = Union[bytes, str]
 
 @dataclass(frozen=True)
 class OutputPattern:
-    """Names files: pattern is the text in force, rotate the seconds of a period.
+    """Names files: pattern is the text in force, rotate the seconds of a period, packed whether they are compressed.
 
     Periods are counted from 1970-01-01 00:00 UTC, which was a Thursday: a period of one week begins on Thursdays.
     """
@@ -80,6 +82,7 @@ class OutputPattern:
     _before: tuple[_Token, ...] = field(repr=False)
     _after: tuple[_Token, ...] = field(repr=False)
     _look: re.Pattern[bytes] = field(repr=False)
+    packed: bool = False
 
     def period(self, stamp: float) -> int:
         """The start of the period that holds this time; both in seconds since 1970 UTC."""
@@ -111,15 +114,18 @@ class OutputPattern:
         return max(0, self.period(now - max_age))
 
     def is_older(self, name: bytes, start: int) -> bool:
-        """Whether name, relative to a host's folder, is one of this pattern's and of a time before start's names."""
+        """Whether name, relative to a host's folder, is one of this pattern's and of a time before start's names. Where
+        files are compressed so are the names of those that were not yet."""
+        if self.packed and self._look.match(name) is None:
+            name += PACKED
         if self._look.match(name) is None:
             return False
         before, after = _render(self._before, start), _render(self._after, start)
         return (name[: len(before)], name[len(name) - len(after) :]) < (before, after)
 
 
-def parse_output(pattern: str, rotate_seconds: int) -> OutputPattern:
-    """The pattern of SHIPPER_OUTPUT for periods of so many seconds. Raises SettingError.
+def parse_output(pattern: str, rotate_seconds: int, packed: bool = False) -> OutputPattern:
+    """The pattern of SHIPPER_OUTPUT for periods of so many seconds, and files that are compressed. Raises SettingError.
 
     Refused is what would not name exactly one file below the host's folder for a source and a period, and what would
     not sort by time: a directive must stand behind the next coarser one (%d behind %m behind %Y), or repeat what is
@@ -136,12 +142,14 @@ def parse_output(pattern: str, rotate_seconds: int) -> OutputPattern:
                 raise SettingError(VARIABLE, pattern, remedy % (token, needs))
             known.update(gives)
     _check_granularity(pattern, known, rotate_seconds)
+    if packed:
+        tokens.append(PACKED)
     at = tokens.index(_SOURCE) if _SOURCE in tokens else len(tokens)
     before, after = tuple(tokens[:at]), tuple(tokens[at + 1 :])
     has_source = at < len(tokens)
     _check_path(pattern, _render(before, 0), _render(after, 0), has_source)
     look = _look(before) + (b".+" if has_source else b"") + _look(after) + rb"\Z"
-    return OutputPattern(text, rotate_seconds, has_source, before, after, re.compile(look, re.DOTALL))
+    return OutputPattern(text, rotate_seconds, has_source, before, after, re.compile(look, re.DOTALL), packed)
 
 
 def _tokens(pattern: str, text: str) -> list[_Token]:

@@ -25,11 +25,9 @@ class NotOurs(BrokerError):
 
 @dataclass(frozen=True)
 class Archive:
-    """Who asks: the ledger's id, and whether it was begun beside files that were there; the host's name, and the
-    archive's root."""
+    """Who asks: the ledger's id, the host's name, and the archive's root."""
 
     ledger: str
-    begun_anew: bool
     host: str
     directory: str
 
@@ -63,15 +61,8 @@ def start(
             return Start(known)
         return Start(_released(metadata.get(RELEASED, "")) or Position(created, floor_of(durable)))
     floor = Position(created, floor_of(durable))
-    if (
-        known is None
-        and me.begun_anew
-        and (metadata.get(OWNER_HOST), metadata.get(OWNER_FOLDER))
-        == (
-            me.host,
-            me.directory,
-        )
-    ):
+    # The host itself had it, with another disk or another ledger.
+    if known is None and (metadata.get(OWNER_HOST), metadata.get(OWNER_FOLDER)) == (me.host, me.directory):
         return Start(floor, why="the ledger is lost: going on behind %d, which was acknowledged" % floor.sequence)
     host = metadata.get(OWNER_HOST) or "another archive host"
     if take_over:

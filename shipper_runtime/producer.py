@@ -9,28 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import time
 
 from .blocks import Block
 from .broker import Broker, check_broker
+from .confined import check_directory
 from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, Unanswered, check_positions
 from .errors import BrokerError, ConnectionLost, PublishRefused
 from .meters import ProducerMeters, serving
 from .pace import Pace
+from .packing import pack
 from .permissions import inbox_prefix
 from .positions import PositionStore
 from .service import Rarely, Service
 from .settings import ProducerSettings
+from .siblings import show
 from .tailer import Source, Tailer, check_patterns
-from .wire import encode
+from .wire import UNPACKED_MOST, Sendable, Span, encode
 
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 512 * 1024
 # What all files together may have in flight: 2,000 files with a block each would be a gigabyte.
-FLIGHT_BYTES = 16 * 1024 * 1024
+FLIGHT_BYTES = 12 * 1024 * 1024
+# A member's header and end take 28 bytes, and its Huffman codes more.
+_PACKED_LEAST = 128
 SAVE_INTERVAL = 1.0
 # How long the loop may sleep: the watchdog, and a stop that came without a wake-up, want it back.
 TICK_MOST = 1.0
@@ -41,6 +45,7 @@ def check(settings: ProducerSettings) -> None:
     """Look at all that the settings name, and change nothing. Raises SettingError."""
     check_broker(settings.broker)
     check_patterns(settings.files)
+    check_directory(settings.state, "SHIPPER_STATE")
 
 
 async def run(settings: ProducerSettings, service: Service) -> None:
@@ -138,8 +143,9 @@ class _Producer:
         self._save_sometimes(now)
         self._service.progress()
         pause = 0.25 if link is None else min(held or self._tailer.next_due(time.monotonic()), TICK_MOST)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(pause, 0.001))
+        later = asyncio.get_running_loop().call_later(max(pause, 0.001), self._wake.set)
+        await self._wake.wait()
+        later.cancel()
 
     def _tell(self) -> None:
         """systemd's status line: whoever deploys looks there for whether it is connected."""
@@ -157,7 +163,7 @@ class _Producer:
         for path in self._tailer.opened():
             if path not in self._announced:
                 self._announced.add(path)
-                logger.info("Publishing %s to %s", os.fsdecode(path), self._settings.subject)
+                logger.info("Publishing %s to %s", show(path), self._settings.subject)
 
     def _launch(self, source: Source, block: Block) -> None:
         size = len(block.payload)
@@ -177,15 +183,16 @@ class _Producer:
     async def _deliver(self, source: Source, block: Block) -> None:
         """Send a block until the server has it; its bytes stay the same however often that takes."""
         repeat = Retry()
+        span, payload = self._packed(block)
         while True:
             link = await self._broker.link()
-            if len(block.payload) > link.max_payload:
+            if len(payload) > link.max_payload:
                 # Another server, with a smaller max_payload: what was never taken may be cut anew.
                 source.release(block)
                 return
             try:
-                headers = encode(self._settings.host, block.span, repeat.fresh_ids)
-                sequence = await self._delivery.deliver(link, self._settings.subject, block.payload, headers)
+                headers = encode(self._settings.host, span, repeat.fresh_ids)
+                sequence = await self._delivery.deliver(link, self._settings.subject, payload, headers)
             except ConnectionLost:
                 continue
             except BrokerError as error:
@@ -201,6 +208,16 @@ class _Producer:
             self._meters.acknowledged(block.span.source, block.span.end - block.span.begin)
             source.acked(block)
             return
+
+    def _packed(self, block: Block) -> tuple[Span, Sendable]:
+        """What is sent of a block: compressed where that is wanted and makes it smaller."""
+        if self._settings.compress is None or not _PACKED_LEAST <= len(block.payload) < UNPACKED_MOST:
+            return block.span, block.payload
+        newline = b"" if block.span.partial else b"\n"
+        payload = pack(self._settings.compress, block.payload, newline)
+        if len(payload) >= len(block.payload):
+            return block.span, block.payload
+        return block.span._replace(packed=True), payload
 
     async def _clear(self) -> None:
         """Before anything is sent: the positions must not be older than what the stream has. Raises StateError."""

@@ -11,16 +11,12 @@ import asyncio
 import json
 import time
 
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from .broker import Link
+from .connection import Message
 from .errors import ConnectionLost, OutOfStep
 
 BATCH = 10_000
 MAX_BYTES = 16 * 1024 * 1024
-# More than comes before it is taken.
-PENDING_BYTES = 8 * MAX_BYTES
 _EXPIRES = 30.0
 _HEARTBEAT = 5.0
 # Without any word for so long, the consumer is gone, or the server does not see us any more.
@@ -56,8 +52,8 @@ class Pull:
         self._subject = "$JS.API.CONSUMER.MSG.NEXT.%s.%s" % (stream, consumer)
         self._max_bytes = max_bytes if large is not None else max(max_bytes, link.max_payload + _MESSAGE_ROOM)
         self._inbox = link.inbox()
-        self._subscription: Subscription | None = None
-        self._messages: list[Msg] = []
+        self._subscription: bytes | None = None
+        self._messages: list[Message] = []
         self._arrived = asyncio.Event()
         self._requests = 0
         self._left = 0
@@ -66,12 +62,10 @@ class Pull:
 
     async def start(self) -> None:
         """Ask for the first messages. Raises ConnectionLost."""
-        self._subscription = await self._link.subscribe(
-            self._inbox + ".*", self._take, pending_bytes=PENDING_BYTES, dropped=self._dropped
-        )
+        self._subscription = self._link.subscribe(self._inbox + ".*", self._take)
         await self._renew()
 
-    async def messages(self, timeout: float) -> list[Msg]:
+    async def messages(self, timeout: float) -> list[Message]:
         """The messages that have come, at least one if one comes within timeout seconds.
 
         Raises ConnectionLost with the link, and OutOfStep where the server ends the consumer or is silent for long.
@@ -96,7 +90,7 @@ class Pull:
         """Take no more messages."""
         self._release_large()
         if self._subscription is not None:
-            await self._link.unsubscribe(self._subscription)
+            self._link.unsubscribe(self._subscription)
 
     async def _wait(self, timeout: float) -> None:
         waiting = asyncio.ensure_future(self._arrived.wait())
@@ -127,7 +121,7 @@ class Pull:
         }
         await self._link.send(self._subject, json.dumps(request).encode(), "%s.%d" % (self._inbox, self._requests))
 
-    async def _take(self, msg: Msg) -> None:
+    def _take(self, msg: Message) -> None:
         self._heard_at = time.monotonic()
         if not msg.subject.startswith(self._inbox):
             self._left -= 1
@@ -155,7 +149,3 @@ class Pull:
         if self._large is not None and self._large_held:
             self._large_held = False
             self._large.release()
-
-    def _dropped(self) -> None:
-        self._failure = "messages were dropped on the way"
-        self._arrived.set()

@@ -14,21 +14,21 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
-
-from nats.aio.msg import Msg
 
 from . import tally
 from .addresses import Addresses
 from .broker import Broker, Link
 from .confined import Root
+from .connection import Message
 from .errors import ApiError, BrokerError, ConnectionLost, NoResponders, OutOfStep, WireError, printable
 from .intake import Intake, Known, SteadyTime
 from .jetstream import CONSUMER_NOT_FOUND, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, Place, place
 from .ledger import Commit, Hole, Ledger, LifeRow, Lost, Position, advanced
 from .meters import ConsumerMeters
 from .ownership import Archive, NotOurs, start
+from .packing import Packed, received
 from .partition import partition_subject
 from .pull import Pull
 from .service import Rarely
@@ -37,7 +37,7 @@ from .tally import Tally
 from .trim import INTERVAL as TRIM_INTERVAL
 from .trim import Trimmer, durables
 from .vault import Vault
-from .wire import decode
+from .wire import Payload, decode
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ TRIM_BYTES = 64 * 1024 * 1024
 # A share of a stream's limit, so that a small one does not fill up between two commits or two looks.
 _SHARE = 8
 _TICK = 0.5
+# For so long what has come is taken without a look at anything else.
+_BREATH = 0.25
 # A commit on a slow disk may take long; what takes longer than this will not end.
 STUCK_SECONDS = 300.0
 _FENCE_SECONDS = 10.0
@@ -217,10 +219,15 @@ class _Session:
         self._link = link
         self._js = JetStream(link)
         directory = os.path.abspath(shared.settings.directory)
-        self._me = Archive(shared.ledger.id, shared.ledger.begun_anew, shared.settings.host, directory)
-        self._vault = Vault(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors)
+        self._me = Archive(shared.ledger.id, shared.settings.host, directory)
+        self._vault = Vault(
+            shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors, shared.settings.compress
+        )
         self._intake = Intake(
-            whole_lines=not shared.settings.output.has_source, recall=self._recall, lives=LIVES_REMEMBERED
+            whole_lines=not shared.settings.output.has_source,
+            packed=shared.settings.compress is not None,
+            recall=self._recall,
+            lives=LIVES_REMEMBERED,
         )
         self._addresses = Addresses(shared.settings.prefix, shared.settings.output)
         self._time = SteadyTime()
@@ -245,7 +252,7 @@ class _Session:
             self._trim_bytes = min(TRIM_BYTES, max(1, max_bytes // _SHARE))
         position = await self._claim(info)
         if self._differs(info, position) or not await self._is_there(position):
-            position = self._begin_epoch(position, await self._js.stream_info(self._stream))
+            position = await self._begin_epoch(position)
         # From here on all trimmers take this position for what the group has.
         await self._make_durable(position)
         shared = self._shared
@@ -311,7 +318,8 @@ class _Session:
             return True
         return await self._js.first_message(self._stream, position.sequence) == (position.sequence, position.stamp)
 
-    def _begin_epoch(self, position: Position, info: dict[str, Any]) -> Position:
+    async def _begin_epoch(self, position: Position) -> Position:
+        info = await self._js.stream_info(self._stream)
         state = info["state"]
         first = int(state["first_seq"])
         until = max(position.stamp, position.latest, position.replay_until)
@@ -329,7 +337,7 @@ class _Session:
                 self._hole(Hole("", b"", "", 1, first))
         epoch = Position(str(info["created"]), 0, 0, position.latest, until)
         # What other groups had committed was of the other numbers.
-        self._ledger.begin_epoch(self._stream, epoch, self._vault.tails())
+        self._ledger.begin_epoch(self._stream, epoch, await self._in_thread(self._vault.tails))
         return epoch
 
     async def _make_durable(self, position: Position) -> None:
@@ -351,7 +359,7 @@ class _Session:
             config.update(deliver_policy="by_start_sequence", opt_start_seq=position.sequence)
         await self._js.create_consumer(self._stream, config)
 
-    async def _pass_fence(self, pull: Pull, position: Position) -> list[Msg]:
+    async def _pass_fence(self, pull: Pull, position: Position) -> list[Message]:
         """The committed message itself must come first; what came with it."""
         deadline = time.monotonic() + _FENCE_SECONDS
         while True:
@@ -362,15 +370,22 @@ class _Session:
                 raise OutOfStep("the committed message %d does not come" % position.sequence)
         at = _place(messages[0])
         if at.sequence != position.sequence or position.stamp not in (0, at.stamp):
-            self._begin_epoch(position, await self._js.stream_info(self._stream))
+            await self._begin_epoch(position)
             raise OutOfStep("message %d came, and not the committed %d" % (at.sequence, position.sequence))
         self._delivery = at.delivery
         await self._link.send(messages[0].reply, b"+ACK")
         return messages[1:]
 
-    async def _read(self, pull: Pull, messages: list[Msg]) -> None:
+    async def _read(self, pull: Pull, messages: list[Message]) -> None:
         while True:
+            breath = time.monotonic() + _BREATH
             for msg in messages:
+                if time.monotonic() > breath:
+                    # However dear a message is, and if it brings nothing: others have their turn, and a stop is seen.
+                    await asyncio.sleep(0)
+                    breath = time.monotonic() + _BREATH
+                    if self._shared.stopping.is_set():
+                        break
                 at = _place(msg)
                 await self._step(at)
                 self._take(msg, at)
@@ -389,7 +404,7 @@ class _Session:
             due = _TICK if self._commit_at is None else min(_TICK, max(0.0, self._commit_at - time.monotonic()))
             messages = await pull.messages(due)
 
-    def _take(self, msg: Msg, at: Place) -> None:
+    def _take(self, msg: Message, at: Place) -> None:
         old = at.stamp <= self._position.replay_until
         self._position = advanced(self._position, at.sequence, at.stamp)
         self._reply = msg.reply
@@ -405,12 +420,14 @@ class _Session:
             span = decode(msg.headers, len(msg.data)) if msg.headers else None
             if span is None and not self._settings.accept_plain:
                 raise WireError("no headers, and SHIPPER_PLAIN=reject")
+            taken = None if span is None else self._intake.take(host, span, received(span, msg.data))
         except WireError as error:
             self._tally.count(tally.REJECTED, error.reason)
             self._meters.rejected.add(1, error.reason)
             self._tally.complain("Rejecting messages on %s: %s", msg.subject, error.reason)
             return
-        if span is None:
+        data: Payload | Packed
+        if span is None or taken is None:
             if old:
                 self._tally.count(tally.REPEATED, host, len(msg.data) + 1)
                 self._meters.duplicates.add(len(msg.data) + 1, self._label)
@@ -418,7 +435,7 @@ class _Session:
             source, data = None, msg.data + b"\n"
         else:
             source = span.source
-            data, missing, repeated, cut = self._intake.take(host, span, msg.data)
+            data, missing, repeated, cut = taken
             if missing:
                 self._hole(Hole(host, span.source, span.life, span.begin - missing, span.begin))
             if repeated:
@@ -458,7 +475,7 @@ class _Session:
             self._vault.flush()
         lives, forgotten = self._intake.changes()
         commit = Commit(
-            position=replace(self._position, latest=self._time.latest),
+            position=self._position._replace(latest=self._time.latest),
             files=self._vault.rows(),
             lives=[LifeRow(host, *known) for host, known in lives],
             forgotten=forgotten,
@@ -525,7 +542,7 @@ class _Session:
         self._tally.complain("Cannot write %s: %s", path, error.strerror or str(error))
 
 
-def _place(msg: Msg) -> Place:
+def _place(msg: Message) -> Place:
     at = place(msg.reply)
     if at is None:
         raise OutOfStep("a message that is not the stream's: its reply is %r" % msg.reply[:100])

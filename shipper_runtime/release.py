@@ -81,7 +81,7 @@ def _leave_nothing(shared: Shared, stream: str, position: Position) -> None:
     def unwritten(host: str, path: str, size: int, error: OSError) -> None:
         logger.warning("Lost %d bytes of host %s, for %s: %s", size, host, path, error.strerror)
 
-    vault = Vault(shared.root, shared.ledger, stream, unwritten, shared.descriptors)
+    vault = Vault(shared.root, shared.ledger, stream, unwritten, shared.descriptors, shared.settings.compress)
     with contextlib.closing(vault):
         vault.cut_back()
         asides = shared.ledger.asides(stream)

@@ -10,7 +10,11 @@ CODECS = {b".gz": "gz", b".bz2": "bz2", b".xz": "xz", b".zst": "zst"}
 """Compressed siblings by how their names end; zst is known but cannot be read with the standard library."""
 
 # What rotation appends to the whole name: .1, -20260131, .2026-01-31_10, .2026-01-31T10:00:00.000Z, .old, .bak.1, ~
-_SURE = re.compile(rb"(?:~|[._-](?:old|bak|prev|rotated|[0-9]+(?:[._:T+-]?[0-9]+)*Z?))+\Z")
+# Behind a dash a small number alone is none: worker-2 stands beside worker.
+_SURE = re.compile(
+    rb"(?:~|[._-](?:old|bak|prev|rotated)"
+    rb"|(?:\.[0-9]+|[._-][0-9]{4,}|[._-][0-9]+[._:T+-][0-9]+)(?:[._:T+-]?[0-9]+)*Z?)+\Z"
+)
 _DIGITS = re.compile(rb"[0-9]+")
 # Above it a single number is a date or a time stamp, and grows; up to it an index, and the oldest has the highest.
 _INDEX_MAX = 999

@@ -11,6 +11,7 @@ from .errors import SettingError
 
 DEFAULT_PORT = 4222
 _SCHEMES = ("nats", "tls")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _HOSTNAME = re.compile(r"[A-Za-z0-9._:%-]+\Z")
 _REMEDY = "write nats://host:4222 or tls://host:4222, several separated by commas"
 
@@ -97,5 +98,5 @@ def _without_secrets(part: str, whole: str) -> str:
     if "@" not in part:
         return "***"
     scheme, separator, _nothing = part.partition("://")
-    shown = scheme + separator if separator and "@" not in scheme else ""
+    shown = scheme + separator if separator and _SCHEME.match(scheme) else ""
     return shown + "***@" + part.rpartition("@")[2]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .errors import SettingError
 from .output import OutputPattern, parse_output
+from .packing import LEVEL
 from .partition import host_subject, is_host, is_subject_prefix, partition
 from .servers import Server, parse_servers
 
@@ -55,6 +56,7 @@ VARIABLES = (
         "HOSTNAME", (*_PRODUCER, "consumer", "partition"), "HOST", "this host's name, instead of the operating system's"
     ),
     Variable("SHIPPER_RATE", ("producer",), "SIZE", "bytes of log files to ship a second at most, such as 10MB"),
+    Variable("SHIPPER_COMPRESS", _SERVICES, "HOW", "none, gzip, or a level 1 to 9: for blocks, and archive files"),
     Variable("SHIPPER_JITTER", _SERVICES, "TIME", "connect after a random time up to this, such as 30s"),
     Variable("SHIPPER_STATE", _PRODUCER, "FOLDER", "where the positions are kept"),
     Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
@@ -72,6 +74,7 @@ VARIABLES = (
     Variable("SHIPPER_METRICS", _SERVICES, "HOST:PORT", "where Prometheus' metrics are served"),
 )
 
+_LEVEL = re.compile(r"[1-9]\Z")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdw])\Z")
@@ -119,7 +122,7 @@ class BrokerSettings:
 class ProducerSettings:
     """What one host ships, and as whom: files are paths and globs as written; partition is the computed one; stream is
     the name of the partition's stream, or None for core NATS; fresh says that positions may be missing; rate is in
-    bytes of log files a second, or None for no limit."""
+    bytes of log files a second, or None for no limit; compress is zlib's level, or None for blocks as they are."""
 
     broker: BrokerSettings
     host: str
@@ -131,6 +134,7 @@ class ProducerSettings:
     stream: str | None = None
     fresh: bool = False
     rate: int | None = None
+    compress: int | None = None
     metrics: Listen | None = None
 
 
@@ -138,7 +142,7 @@ class ProducerSettings:
 class ConsumerSettings:
     """What one worker of a host reads and where it writes: rotate and max_age in seconds. stream is what the names of
     the partitions' streams begin with, or None for core NATS; take_over says that another host's partitions are
-    taken."""
+    taken; compress is zlib's level for files, or None for files as they are."""
 
     broker: BrokerSettings
     host: str
@@ -152,6 +156,7 @@ class ConsumerSettings:
     group: str
     stream: str | None = None
     take_over: bool = False
+    compress: int | None = None
     metrics: Listen | None = None
 
 
@@ -230,6 +235,7 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
         stream=partition_stream(stream, number) if stream is not None else None,
         fresh=fresh,
         rate=parse_size("SHIPPER_RATE", env["SHIPPER_RATE"], "10MB") if env.get("SHIPPER_RATE") else None,
+        compress=_compress(env, stream),
         metrics=_listen(env, "SHIPPER_METRICS"),
     )
 
@@ -241,19 +247,22 @@ def consumer_settings(env: Environment, os_host: str, take_over: bool = False) -
     rotate = _duration(env, "SHIPPER_ROTATE", "1d")
     group = group_name(env)
     output = _required(env, "SHIPPER_OUTPUT", "name the file below a host's folder, such as messages-%Y%m%d")
+    stream = stream_prefix(env)
+    compress = _compress(env, stream)
     return ConsumerSettings(
         broker=broker,
         host=host_name(env, os_host),
         prefix=prefix,
         partitions=_partitions(env.get("SHIPPER_READ_PARTITIONS") or "0"),
         directory=_required(env, "SHIPPER_DIRECTORY", "name the root folder of the archive"),
-        output=parse_output(output, rotate),
+        output=parse_output(output, rotate, compress is not None),
         rotate=rotate,
         max_age=_duration(env, "SHIPPER_MAX_AGE", "7d"),
         accept_plain=_choice(env, "SHIPPER_PLAIN", ("accept", "reject")) == "accept",
         group=group,
-        stream=stream_prefix(env),
+        stream=stream,
         take_over=take_over,
+        compress=compress,
         metrics=_listen(env, "SHIPPER_METRICS"),
     )
 
@@ -358,6 +367,18 @@ def _number(env: Environment, name: str) -> int:
     return int(value)
 
 
+def _compress(env: Environment, stream: str | None) -> int | None:
+    value = env.get("SHIPPER_COMPRESS") or "none"
+    if value == "none":
+        return None
+    if value != "gzip" and _LEVEL.match(value) is None:
+        raise SettingError("SHIPPER_COMPRESS", value, "use none, gzip, or a level from 1 (fast) to 9 (small)")
+    if stream is None:
+        remedy = "fshipper and core NATS know only lines as they are; set SHIPPER_STREAM too, or none here"
+        raise SettingError("SHIPPER_COMPRESS", value, remedy)
+    return LEVEL if value == "gzip" else int(value)
+
+
 def _choice(env: Environment, name: str, choices: tuple[str, str]) -> str:
     value = env.get(name) or choices[0]
     if value not in choices:
@@ -371,7 +392,7 @@ def _listen(env: Environment, name: str) -> Listen | None:
         return None
     host, _colon, port = value.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not re.match(r"[0-9]{1,5}\Z", port) or not 0 < int(port) < 65536:
         raise SettingError(name, value, "use host:port, such as 127.0.0.1:9464")
     return Listen(host, int(port))
 

@@ -45,6 +45,8 @@ _AT_ONCE = 16
 # A stream on several servers takes its time to be made.
 _TIMEOUT = 20.0
 _ASK_AGAIN = 2.0
+# So long the servers of a cluster may take to see each other, once it has a leader.
+_PEERS_SECONDS = 10.0
 _ACCOUNT_FULL = (10002, 10028)
 _NO_LEADER = 10008
 _NO_PEERS = 10005
@@ -125,25 +127,35 @@ async def _plans(jetstream: JetStream, settings: FleetSettings, limits: StreamLi
 
 
 async def _apply(jetstream: JetStream, the_plan: Plan, limits: StreamLimits) -> None:
-    try:
-        if the_plan.action == "created":
-            await jetstream.create_stream(the_plan.config)
-        elif the_plan.action == "updated":
-            await jetstream.update_stream(the_plan.config)
-    except ApiError as error:
-        raise _explained(the_plan, limits, error) from None
+    deadline = time.monotonic() + _PEERS_SECONDS
+    while True:
+        try:
+            if the_plan.action == "created":
+                await jetstream.create_stream(the_plan.config)
+            elif the_plan.action == "updated":
+                await jetstream.update_stream(the_plan.config)
+            return
+        except ApiError as error:
+            if not _lacks_servers(error) or time.monotonic() > deadline:
+                raise _explained(the_plan, limits, error) from None
+            await asyncio.sleep(_ASK_AGAIN / 4)
+
+
+def _lacks_servers(error: ApiError) -> bool:
+    """Whether a cluster has too few servers for a stream, or does not know of them yet."""
+    return error.err_code == _NO_PEERS and "storage" not in error.description
 
 
 def _explained(the_plan: Plan, limits: StreamLimits, error: ApiError) -> ShipperError:
     """The server's no to a plan, with a remedy where there is one."""
     text = "stream %s is not %s: %s" % (the_plan.stream, the_plan.action, error)
     again = "then run this again; what was done is kept"
-    no_peers = error.err_code == _NO_PEERS
-    if error.err_code in (*NO_ROOM, *_ACCOUNT_FULL) or (no_peers and "storage" in error.description):
+    lacks_servers = _lacks_servers(error)
+    if error.err_code in (*NO_ROOM, *_ACCOUNT_FULL) or (error.err_code == _NO_PEERS and not lacks_servers):
         remedy = "%s: ask for less, or give the broker more room (max_file_store, the account's limits), %s"
         return SettingError("SHIPPER_STREAM_MAX_BYTES", size(limits.max_bytes), remedy % (text, again))
-    if error.err_code == _NOT_CLUSTERED or (no_peers and limits.replicas > 1):
-        remedy = "%s: use no more than the cluster has servers with JetStream, %s"
+    if error.err_code == _NOT_CLUSTERED or (lacks_servers and limits.replicas > 1):
+        remedy = "%s: use no more than the cluster has servers with JetStream, and see that they run, %s"
         return SettingError("SHIPPER_STREAM_REPLICAS", str(limits.replicas), remedy % (text, again))
     return BrokerError(text)
 

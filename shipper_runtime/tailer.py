@@ -27,9 +27,9 @@ __all__ = ["Source", "Tailer", "check_patterns"]
 logger = logging.getLogger(__name__)
 
 _SCAN = 1.0
-_SCAN_SHARE = 100
+_SCAN_SHARE = 200
 """Looking for new files takes at most so small a part of the time."""
-_IDLE_PER_FILE = 0.0005
+_IDLE_PER_FILE = 0.0007
 _DESCRIPTORS_RESERVED = 64
 _COPYING = 10.0
 """A file with a name like a rotated one that begins like the file it may be a copy of, and has not changed for so long,

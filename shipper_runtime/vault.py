@@ -4,6 +4,8 @@
 A file's committed length is in the ledger. Bytes are written behind it, where ``tail -f`` sees them at once, and count
 only once they are synced and the ledger says so; before anything is written again they are cut off. While a file has
 uncommitted bytes its lock (flock) is held, so that a partition that takes it over waits for the commit.
+
+Where files are compressed (packing.py) lengths are of the file, and where it is compared counts what it holds.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from itertools import islice
 
 from .archive import Unwritten
 from .confined import Root
-from .errors import OutOfStep
+from .content import Content, content
+from .errors import OutOfStep, WireError
 from .ledger import FileRow, Ledger
+from .packing import Packed, pack
 from .syncing import Syncer, sync_folder
+from .wire import Payload
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +39,18 @@ _GIVE_UP = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.
 _LOOK_BACK = 64 * 1024 * 1024
 _KNOWN_BY = 64
 _PLACES_MOST = 10_000
+# By so much of what comes it is found in a file.
+_ENOUGH = 8 * 1024 * 1024
 IDLE_CLOSED_AFTER = 60.0
 # A file that was last changed so long before a message came to the broker does not hold it; clocks differ.
 _CLOCKS_NS = 60 * 10**9
-_READ = 1024 * 1024
+# What is written as it came. A copy costs less than a call for what is smaller.
+_LARGE = 64 * 1024
 
 
 class _File:
     __slots__ = (
-        *("chunks", "end", "fd", "held", "host", "length", "matched"),
+        *("chunks", "content", "end", "fd", "held", "host", "length", "matched"),
         *("name", "path", "period", "since", "stamp", "used"),
     )
 
@@ -51,32 +59,44 @@ class _File:
         self.name = name
         self.path = host.encode("ascii") + b"/" + name
         self.period = period
-        self.chunks: list[bytes] = []
+        self.chunks: list[Payload | Packed] = []
         self.stamp = 0
         self.fd = -1
         # Whether its lock is held, and so length is what the ledger has and end is where the next byte goes.
         self.held = False
         self.length = 0
         self.end = 0
+        # From where in content what comes is compared with it.
         self.matched: int | None = None
         self.since: int | None = None
+        self.content: Content | None = None
         self.used = 0.0
 
 
 class Vault:
-    """One partition's files. unwritten(host, path, bytes, error) is told of what cannot be written for good.
+    """One partition's files. unwritten(host, path, bytes, error) is told of what cannot be written for good. compress
+    is zlib's level for what does not come packed, or None where files hold it as it is; then nothing may come packed.
 
     append() gathers, flush() writes, sync() makes it last; then rows() is what the ledger is to commit, and settle()
-    says that it has. Only sync() may be called from another thread.
+    says that it has. Only sync() and tails() may be called from another thread.
     """
 
-    def __init__(self, root: Root, ledger: Ledger, stream: str, unwritten: Unwritten, descriptors: int) -> None:
+    def __init__(
+        self,
+        root: Root,
+        ledger: Ledger,
+        stream: str,
+        unwritten: Unwritten,
+        descriptors: int,
+        compress: int | None = None,
+    ) -> None:
         self.uncommitted = 0
         self._root = root
         self._ledger = ledger
         self._stream = stream
         self._unwritten = unwritten
         self._descriptors = descriptors
+        self._compress = compress
         self._syncer: Syncer | None = None
         self._files: dict[bytes, _File] = {}
         # Those of them that are open, the one that was used longest ago first.
@@ -91,7 +111,7 @@ class Vault:
         """Whether so many files have uncommitted bytes that a commit is due."""
         return len(self._touched) + len(self._waiting) >= self._descriptors
 
-    def append(self, host: str, name: bytes, period: int, stamp: int, data: bytes) -> None:
+    def append(self, host: str, name: bytes, period: int, stamp: int, data: Payload | Packed) -> None:
         """Have data of a message of this time (ns) appended to a host's file at the next flush; see output.py."""
         path = host.encode("ascii") + b"/" + name
         file = self._files.get(path)
@@ -144,6 +164,7 @@ class Vault:
         for file in self._touched.values():
             file.length = file.end
             file.held = False
+            file.content = None
             fcntl.flock(file.fd, fcntl.LOCK_UN)
         self._touched.clear()
         self._folders.clear()
@@ -181,29 +202,29 @@ class Vault:
     def cut_back(self) -> None:
         """Cut every file of the partition to its committed length: the stream has the rest. Raises OSError."""
         for row, fd in self._longer():
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # another partition takes it over at this moment, and cuts it then
-            known = self._ledger.file(row.path)
-            if known is not None and known[0] == self._stream:
-                os.ftruncate(fd, known[1].length)
+            os.ftruncate(fd, row.length)
 
     def tails(self) -> list[FileRow]:
         """The partition's files that hold more than is committed: what they hold is kept, to be compared with. It is
         on disk on return. Raises OSError."""
         kept = []
         for row, fd in self._longer():
+            size = os.fstat(fd).st_size
+            there = self._content(fd, row.path, size)
+            end = there.sound(row.length)
+            if end < size:
+                os.ftruncate(fd, end)
             os.fsync(fd)
             if row.length == 0:
                 for folder in self._folders_of(row.path):
                     sync_folder(folder)
-            matched = row.length if row.matched is None else row.matched
-            kept.append(FileRow(row.path, os.fstat(fd).st_size, row.period, matched, row.since))
+            matched = there.place(row.length) if row.matched is None else row.matched
+            kept.append(FileRow(row.path, end, row.period, matched, row.since))
         return kept
 
     def _longer(self) -> Iterator[tuple[FileRow, int]]:
-        """The partition's files that hold more than is committed, opened. What is no file is passed over."""
+        """The partition's files that hold more than is committed, opened and locked. Passed over is what is no file,
+        and what another partition takes over at this moment: that one cuts it then."""
         for row in self._ledger.files_of(self._stream):
             host, _slash, name = row.path.partition(b"/")
             try:
@@ -216,7 +237,12 @@ class Vault:
                     continue
                 raise
             try:
-                yield row, fd
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                known = self._ledger.file(row.path)
+                if known is not None and known[0] == self._stream and os.fstat(fd).st_size > known[1].length:
+                    yield known[1], fd
+            except BlockingIOError:
+                continue
             finally:
                 os.close(fd)
 
@@ -242,8 +268,10 @@ class Vault:
         status = os.fstat(file.fd)
         size = status.st_size
         known = self._ledger.file(file.path)
+        file.content = None
         if known is None:
             matched = None
+            size = self._without_torn(file, size) if size else 0
             if size and self._ledger.begun_anew and status.st_mtime_ns + _CLOCKS_NS >= file.stamp:
                 # A ledger that was begun anew does not know what of the file came from the stream, nor if it is on
                 # disk.
@@ -255,7 +283,7 @@ class Vault:
             if size < row.length:
                 shown = self._root.shown(file.host, file.name)
                 logger.warning("%s was cut by somebody, from %d to %d bytes; going on there", shown, row.length, size)
-                row = FileRow(row.path, size, row.period, None)
+                row = FileRow(row.path, self._without_torn(file, size), row.period, None)
             elif size > row.length:
                 os.ftruncate(file.fd, row.length)
         file.length = file.end = row.length
@@ -265,64 +293,109 @@ class Vault:
             self._folders.update(self._folders_of(file.path))
         return None if known == (self._stream, row) else row
 
+    def _without_torn(self, file: _File, size: int) -> int:
+        """The file's length without a member that was never finished: nothing could be read behind it."""
+        there = self._content(file.fd, file.path, size)
+        if there.torn:
+            os.ftruncate(file.fd, there.end)
+        return there.end if there.torn else size
+
     def _write(self, file: _File) -> None:
-        chunks = file.chunks
-        if file.matched is not None:
-            chunks = [rest for rest in (self._compare(file, chunk) for chunk in chunks) if rest]
-        data = b"".join(chunks)
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(file.fd, view, file.end)
-            file.end += written
-            view = view[written:]
+        if file.matched == -1:
+            file.matched = file.since = self._find(file, self._beginning(file))
+        for piece in _pieces(self._rests(file)):
+            view = memoryview(piece)
+            while view:
+                written = os.pwrite(file.fd, view, file.end)
+                file.end += written
+                view = view[written:]
         file.chunks.clear()
 
-    def _compare(self, file: _File, data: bytes) -> bytes:
+    def _rests(self, file: _File) -> Iterator[Payload]:
+        """What of the chunks is not in the file already, as it is written. Unpacked is what has to be compared."""
+        for chunk in file.chunks:
+            rest = chunk
+            if file.matched is not None:
+                plain = _plain(chunk)
+                if not plain:
+                    shown = self._root.shown(file.host, file.name)
+                    self._unwritten(file.host, shown, len(chunk), OSError(errno.EBADMSG, "damaged gzip member"))
+                rest = self._compare(file, plain)
+            if isinstance(rest, Packed):
+                yield rest.data
+            elif rest:
+                yield rest if self._compress is None else pack(self._compress, rest)
+
+    def _beginning(self, file: _File) -> bytes:
+        """Of the chunks, what they hold: enough of it to find it in the file."""
+        found, size = [], 0
+        for chunk in file.chunks:
+            found.append(_plain(chunk))
+            size += len(found[-1])
+            if size >= _ENOUGH:
+                break
+        return b"".join(found)
+
+    def _content(self, fd: int, path: bytes, length: int) -> Content:
+        return content(fd, path, length, packed=self._compress is not None)
+
+    def _compared(self, file: _File) -> Content:
+        if file.content is None:
+            file.content = self._content(file.fd, file.path, file.end)
+        return file.content
+
+    def _compare(self, file: _File, data: Payload) -> Payload:
         """What of data is not in the file already, behind what was found before."""
-        if file.matched == -1:
-            file.matched = file.since = self._find(file, b"".join(file.chunks))
-        if file.matched is None:
-            return data
-        there = os.pread(file.fd, min(len(data), file.end - file.matched), file.matched)
+        assert file.matched is not None
+        compared = self._compared(file)
+        there = compared.read(file.matched, min(file.matched + len(data), compared.size))
         if data.startswith(there):
             file.matched += len(there)
-            if file.matched == file.end:
-                file.matched = file.since = None
+            if file.matched == compared.size:
+                file.matched = file.since = file.content = None
             return data[len(there) :]
         if file.since is not None:
             # It only looked like it: what was taken for the same stood there before, and has to be written.
-            data = b"".join(_read(file.fd, file.since, file.matched)) + data
-        self._end_at_a_line(file, file.matched)
-        return data
+            data = compared.read(file.since, file.matched) + data
+        return self._end_at_a_line(file, file.matched) + data
 
     def _find(self, file: _File, data: bytes) -> int | None:
         """Where a line of the file begins from which on it holds data, or to its end a part of it; the last such
         place."""
-        begin = max(0, file.end - _LOOK_BACK)
-        content = b"".join(_read(file.fd, begin, file.end))
-        at = len(content)
+        compared = self._compared(file)
+        begin = max(0, compared.size - _LOOK_BACK)
+        held = compared.read(begin, compared.size)
+        at = len(held)
         for _turn in range(_PLACES_MOST):
-            at = content.rfind(data[:_KNOWN_BY], 0, at + min(len(data), _KNOWN_BY) - 1)
+            at = held.rfind(data[:_KNOWN_BY], 0, at + min(len(data), _KNOWN_BY) - 1)
             if at < 0:
                 break
-            there = content[at : at + len(data)]
-            if data.startswith(there) and (begin + at == 0 or content[at - 1 : at] == b"\n"):
+            there = held[at : at + len(data)]
+            if data.startswith(there) and (begin + at == 0 or held[at - 1 : at] == b"\n"):
                 return begin + at
-        tail = content[content.rfind(b"\n") + 1 :]
-        return file.end - len(tail) if tail and data.startswith(tail) else None
+        tail = held[held.rfind(b"\n") + 1 :]
+        if tail and data.startswith(tail):
+            return compared.size - len(tail)
+        file.content = None
+        return None
 
-    def _end_at_a_line(self, file: _File, least: int) -> None:
+    def _end_at_a_line(self, file: _File, least: int) -> bytes:
         """What follows is something else: no torn line may stand before it, and a crash must leave nothing of what
-        follows in its place."""
-        file.matched = file.since = None
-        content = b"".join(_read(file.fd, least, file.end))
+        follows in its place. What has to be written first: the end of a line where it cannot be cut off."""
+        compared = self._compared(file)
+        file.matched = file.since = file.content = None
+        rest = compared.read(least, compared.size)
         known = self._ledger.file(file.path)
-        if content and not content.endswith(b"\n") and known is not None:
-            end = least + content.rfind(b"\n") + 1
-            # From where to compare is the ledger's still: what was compared since is not committed.
-            self._ledger.enter(self._stream, [replace(known[1], length=end)])
-            os.ftruncate(file.fd, end)
-            file.length = file.end = end
+        if not rest or rest.endswith(b"\n") or known is None:
+            return b""
+        end = compared.offset(least + rest.rfind(b"\n") + 1)
+        if end is None:
+            return b"\n"
+        # From where to compare is the ledger's still: what was compared since is not committed.
+        self._ledger.enter(self._stream, [replace(known[1], length=end)])
+        os.ftruncate(file.fd, end)
+        file.length = file.end = end
+        return b""
 
     def _give_up(self, file: _File, error: OSError) -> None:
         size = sum(map(len, file.chunks))
@@ -365,10 +438,24 @@ class Vault:
             self._open.pop(file.path, None)
 
 
-def _read(fd: int, begin: int, end: int) -> Iterable[bytes]:
-    while begin < end:
-        piece = os.pread(fd, min(_READ, end - begin), begin)
-        if not piece:
-            return
-        begin += len(piece)
-        yield piece
+def _plain(chunk: Payload | Packed) -> Payload:
+    """What a chunk, which is never empty, holds; nothing where it is damaged."""
+    try:
+        return chunk.plain() if isinstance(chunk, Packed) else chunk
+    except WireError:
+        return b""
+
+
+def _pieces(chunks: Iterable[Payload]) -> Iterator[Payload]:
+    """The same bytes in fewer pieces: small ones are joined, large ones are not copied."""
+    small: list[Payload] = []
+    for chunk in chunks:
+        if len(chunk) < _LARGE:
+            small.append(chunk)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield chunk
+    if small:
+        yield b"".join(small)

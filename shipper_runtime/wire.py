@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Union
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from .errors import WireError
 from .partition import is_host
+
+# A message's bytes: what is received is received into a bytearray, and never copied.
+Payload = Union[bytes, bytearray]
+# What is sent need not be copied before.
+Sendable = Union[Payload, memoryview]
 
 MSG_ID = "Nats-Msg-Id"
 SOURCE = "Shipper-Source"
@@ -22,10 +28,14 @@ BEGIN = "Shipper-Begin"
 END = "Shipper-End"
 HEAD = "Shipper-Head"
 PARTIAL = "Shipper-Partial"
+ENCODING = "Shipper-Encoding"
 
 # What a server adds to a message that was asked for (a direct get).
 ANSWER = ("Nats-Stream", "Nats-Subject", "Nats-Sequence")
 
+_ANSWER, _NEEDED = frozenset(ANSWER), frozenset((SOURCE, LIFE, BEGIN, END, HEAD))
+
+GZIP = "gzip"
 MORE = "more"
 FINISHED = "end"
 
@@ -34,6 +44,8 @@ FINISHED = "end"
 HEADER_ROOM = 4096
 # A path is at most 4096 bytes and three characters a byte when quoted; what does not fit is refused at the producer.
 SOURCE_MAX_BYTES = 1024
+# What a packed message may hold: a thousandth of it may be enough to send it, and to unpack it takes milliseconds.
+UNPACKED_MOST = 1024 * 1024
 
 _LIFE = re.compile(r"[0-9a-f]{32}\Z")
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
@@ -41,11 +53,11 @@ _HEAD = re.compile(r"(0|[1-9][0-9]{0,3}):([0-9a-f]{32})\Z")
 _OFFSET_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where a message's bytes come from: [begin, end) of one life of a source file.
 
-    end - begin is the payload's length and 1 more for the newline that is not sent, except where partial is set.
+    end - begin is the payload's length and 1 more for the newline that is not sent, except where partial is set. Where
+    packed is set the payload is compressed, newline included: see packing.py.
     head_length and head_hash name the file's first bytes (at most 1 KiB), 16 bytes of blake2b in hex.
     """
 
@@ -56,6 +68,7 @@ class Span:
     head_length: int
     head_hash: str
     partial: str | None = None
+    packed: bool = False
 
 
 def encode(host: str, span: Span, fresh: int = 0) -> dict[str, str]:
@@ -70,19 +83,23 @@ def encode(host: str, span: Span, fresh: int = 0) -> dict[str, str]:
     }
     if span.partial is not None:
         headers[PARTIAL] = span.partial
+    if span.packed:
+        headers[ENCODING] = GZIP
     return headers
 
 
 def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | None:
     """The span of a message, or None for a plain one, which is a message without any of our headers.
 
-    Unknown headers are ignored. Raises WireError where our headers are there but incomplete or contradict themselves:
-    such a message is not taken for a plain line. So is a server's answer that somebody had sent to another host's
-    subject.
+    Unknown headers are ignored; what a packed payload holds is not looked at here. Raises WireError where our headers
+    are there but incomplete or contradict themselves: such a message is not taken for a plain line. So is a server's
+    answer that somebody had sent to another host's subject.
     """
-    if headers and any(name in headers for name in ANSWER):
+    if not headers:
+        return None
+    if not _ANSWER.isdisjoint(headers):
         raise WireError("a server's answer, not a host's message")
-    if not headers or not any(name.startswith("Shipper-") for name in headers):
+    if _NEEDED.isdisjoint(headers) and not any(name.startswith("Shipper-") for name in headers):
         return None
     try:
         source, life, head = headers[SOURCE], headers[LIFE], headers[HEAD]
@@ -99,8 +116,12 @@ def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | Non
     partial = headers.get(PARTIAL)
     if partial not in (None, MORE, FINISHED):
         raise WireError("bad %s" % PARTIAL)
+    encoding = headers.get(ENCODING)
+    if encoding not in (None, GZIP):
+        raise WireError("bad %s" % ENCODING)
     length = int(end) - int(begin)
-    if length != payload_length + (partial is None) or length <= 0:
+    fits = length <= UNPACKED_MOST if encoding else length == payload_length + (partial is None)
+    if length <= 0 or not fits:
         raise WireError("length and offsets disagree")
     return Span(
         source=_source_path(source),
@@ -110,9 +131,12 @@ def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | Non
         head_length=int(parsed_head.group(1)),
         head_hash=parsed_head.group(2),
         partial=partial,
+        packed=encoding is not None,
     )
 
 
+# A host has few paths, and hosts have the same ones.
+@lru_cache(maxsize=4096)
 def _source_path(quoted: str) -> bytes:
     path = unquote_to_bytes(quoted)
     parts = path.split(b"/")

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable
 
+from tests.torture.compare import PACKED, unpacked
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -194,5 +196,11 @@ def run_shipper(*arguments: str, env: Mapping[str, str] | None = None) -> subpro
 
 
 def archived(directory: Path, host: str) -> bytes:
-    """All bytes of a host's files in name order."""
-    return b"".join(path.read_bytes() for path in sorted((directory / host).rglob("*")) if path.is_file())
+    """All bytes of a host's files in name order; of a compressed one what zcat says of it."""
+    return b"".join(held(path) for path in sorted((directory / host).rglob("*")) if path.is_file())
+
+
+def held(path: Path) -> bytes:
+    """What a file holds; what of a compressed one is no whole member, as while it is being written, as it is."""
+    data = path.read_bytes()
+    return b"".join(unpacked(data)) if path.suffix == PACKED else data

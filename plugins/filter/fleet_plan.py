@@ -74,7 +74,7 @@ _value:
       description: The number of partitions.
       type: int
     producers:
-      description: The hosts that ship, as they were given.
+      description: The hosts that ship, as they were given; none where something is wrong.
       type: list
       elements: str
     hostnames:
@@ -85,23 +85,19 @@ _value:
       type: list
       elements: str
     read_partitions:
-      description: The partitions of each consumer.
+      description: The partitions of each consumer; none where something is wrong.
       type: dict
 """
 
-from collections.abc import Mapping
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import Inventory
-from ansible_collections.logfleet.shipper.plugins.plugin_utils.specification import documented
+from ansible_collections.logfleet.shipper.plugins.plugin_utils.specification import Slips
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
     HOSTNAME,
-    SERIAL,
     VARIABLES,
-    misspelt,
     plan_fleet,
-    wrong_values,
 )
 
 
@@ -120,32 +116,23 @@ def fleet_plan(
     missing = [host for host in members if host not in hostvars]
     if missing:
         raise AnsibleFilterError("fleet_plan: the inventory has no host %s" % ", ".join(missing))
-    inventory, narrow_values = {}, {}
+    inventory = {}
     reader = Inventory(hostvars)
-    used = set(names)
-    narrow = {
-        name: option
-        for name, option in documented().items()
-        if name == SERIAL or (name not in VARIABLES and _is_narrow(option))
-    }
+    slips = Slips(reader, names)
     for host in members if complete else hostvars:
         variables = reader.raw(host)
-        used.update(variables)
+        slips.look(host, variables)
         inventory[host] = reader.values(host, VARIABLES, variables)
-        narrow_values[host] = reader.values(host, narrow, variables)
-    plan = plan_fleet(inventory, producers, consumers, partitions, limited)
+    plan = plan_fleet(inventory, producers, consumers, partitions, limited, brokers)
+    problems = slips.told() + plan.problems
     return {
         "partitions": plan.partitions,
-        "producers": list(producers),
+        # Of a fleet that cannot work nobody may take the plan for made.
+        "producers": [] if problems else list(producers),
         "hostnames": {host: inventory[host].get(HOSTNAME, host) for host in producers},
-        "problems": misspelt(used, documented()) + wrong_values(narrow_values, narrow) + plan.problems,
-        "read_partitions": plan.read_partitions,
+        "problems": problems,
+        "read_partitions": {} if problems else plan.read_partitions,
     }
-
-
-def _is_narrow(option: Mapping[str, Any]) -> bool:
-    """Whether there are values that it cannot have and that can be told without the rest of the inventory."""
-    return "choices" in option or option.get("type") in ("int", "bool")
 
 
 class FilterModule:

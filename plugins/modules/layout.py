@@ -39,7 +39,7 @@ options:
       path:
         description:
           - The path of the folder, link or file.
-          - With O(entries[].state=absent) it may be a glob.
+          - With O(entries[].state=absent) its last part may be a glob.
         type: str
         required: true
       state:
@@ -254,7 +254,10 @@ class Layout:
             )
 
     def _put_absent(self, entry: dict[str, Any]) -> None:
-        found = [path for path in sorted(glob.glob(entry["path"])) if path not in entry["keep"]]
+        folder, name = os.path.split(entry["path"])
+        # A folder is the operator's, and may have any name.
+        pattern = os.path.join(glob.escape(folder), name)
+        found = [path for path in sorted(glob.glob(pattern)) if path not in entry["keep"]]
         if entry["keep_newest"] is not None:
             linked = {os.path.realpath(path) for path in _links_beside(entry["path"])}
             found = [path for path in found if os.path.islink(path) or os.path.realpath(path) not in linked]

@@ -31,6 +31,10 @@ class Inventory:
         variables = self.raw(host) if raw is None else raw
         return {name: self._value(host, name, variables) for name in names if name in variables}
 
+    def written(self, names: Iterable[str], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of these variables that are no templates, of a host's raw ones."""
+        return {name: raw[name] for name in names if name in raw and "{" not in str(raw[name])}
+
     def _value(self, host: str, name: str, variables: Mapping[str, Any]) -> Any:
         raw, text = self._text(variables[name])
         # What only names another variable, such as one in a vault, is that one.

@@ -89,7 +89,11 @@ class Fleet:
             ANSIBLE_COLLECTIONS_PATH=str(self._collections),
             ANSIBLE_HOME=str(self.folder / "ansible-home"),
             ANSIBLE_NOCOLOR="1",
-            ANSIBLE_PIPELINING="1",
+            # Not piped into Python, which reads it byte by byte. The file is put where no other run is.
+            ANSIBLE_PIPELINING="0",
+            ANSIBLE_REMOTE_TMP=str(self.folder / "ansible-home" / "remote"),
+            PYTHONPATH=str(Path(__file__).parent / "startup"),
+            COMPILED=str(self._collections / "compiled"),
             ANSIBLE_LOCALHOST_WARNING="0",
             XDG_CACHE_HOME=str(self._collections / "cache"),
             ANSIBLE_CALLBACK_PLUGINS=str(Path(__file__).parent / "callbacks"),
@@ -160,6 +164,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("meta", "playbooks", "plugins", "roles", "shipper_runtime"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "galaxy.yml", copy)
+    (folder / "compiled").mkdir()
     return folder
 
 

@@ -110,7 +110,7 @@ def test_what_is_misspelt_or_no_choice_is_named_before_anything_is_changed(guard
         "producer_flies is not a variable of this collection: write producer_files.",
         "broker_install=packages for web1.example.net, web2.example.net, a1 and 1 more: use package, file or present.",
         "shipper_service_manager=sytemd for ",
-        "consumer_workers=two for a1: use a whole number.",
+        "consumer_workers=two for a1: use a whole number, 1 or more.",
         "shipper_serial=ten for ",
     ):
         assert said in run.message, run.message

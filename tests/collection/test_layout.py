@@ -64,7 +64,10 @@ def test_entries_are_put_in_place_once_and_predicted_before(fleet: Fleet, tmp_pa
 
 
 def test_a_switched_link_leaves_one_to_where_it_pointed_and_old_files_go(fleet: Fleet, tmp_path: Path) -> None:
-    """The newest stay, and what is linked; predicted before; a link that is not switched changes nothing."""
+    """The newest stay, and what is linked; predicted before; a link that is not switched changes nothing. Whatever the
+    folder is called."""
+    tmp_path /= "a[b]*"
+    tmp_path.mkdir()
     for age, name in enumerate(("0.5", "0.4", "0.3", "0.2", "0.1")):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (10_000 - age, 10_000 - age))

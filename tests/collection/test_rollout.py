@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from conftest import Fleet
+from conftest import Fleet, Run
 
 from shipper_runtime import __version__
 from tests.support import NatsServer, run_shipper, wait_for
@@ -21,8 +22,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
         yield server
 
 
-@pytest.fixture
-def durable(fleet: Fleet, server: NatsServer) -> Fleet:
+def furnish(fleet: Fleet, server: NatsServer) -> Fleet:
     """Two producers with something to ship, one archive host, streams."""
     fleet.producers = {"web1.example.net": {}, "web2.example.net": {}}
     fleet.vars.update(
@@ -37,6 +37,37 @@ def durable(fleet: Fleet, server: NatsServer) -> Fleet:
     return fleet
 
 
+@pytest.fixture
+def durable(fleet: Fleet, server: NatsServer) -> Fleet:
+    """Such a fleet, to be changed before it is played."""
+    return furnish(fleet, server)
+
+
+class Rollout(NamedTuple):
+    """Such a fleet, and what its first runs were, of which check mode was the very first."""
+
+    fleet: Fleet
+    checked: Run
+    first: Run
+
+
+@pytest.fixture(scope="module")
+def rollout(tmp_path_factory: pytest.TempPathFactory, collections: Path) -> Iterator[Rollout]:
+    """Rolled out once: each test goes on from where the one before left it, with all three hosts at work."""
+    folder = tmp_path_factory.mktemp("rollout")
+    with NatsServer(folder / "nats", 'jetstream { store_dir: "%s" }' % (folder / "nats/store")) as server:
+        fleet = furnish(Fleet(folder, collections), server)
+        try:
+            checked = fleet.play("--check", "--diff")
+            assert checked.code == 0, checked.output
+            assert not fleet.host("a1").exists()
+            first = fleet.play("--diff")
+            assert first.code == 0, first.output
+            yield Rollout(fleet, checked, first)
+        finally:
+            fleet.shutdown()
+
+
 def write(fleet: Fleet, host: str, text: str) -> None:
     log = fleet.host(host) / "log/app.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -48,14 +79,10 @@ def archived(fleet: Fleet, host: str) -> str:
     return "".join(path.read_text() for path in sorted((fleet.host("a1") / "srv/shipper" / host).rglob("app.log-*")))
 
 
-def test_a_rollout_makes_the_streams_and_checks_its_first_producer(durable: Fleet, server: NatsServer) -> None:
+def test_a_rollout_makes_the_streams(rollout: Rollout) -> None:
     """Check mode passes before anything is there; the second run changes nothing; nobody is warned of brokers that are
-    somebody else's; a canary that does not ship stops the rollout."""
-    checked = durable.play("--check", "--diff")
-    assert checked.code == 0, checked.output
-    assert not durable.host("a1").exists()
-    first = durable.play("--diff")
-    assert first.code == 0, first.output
+    somebody else's."""
+    durable, checked, first = rollout
     assert "WARNING" not in checked.output + first.output
     assert '"logs-p1": {' in first.output and '"max_bytes": "8MiB"' in first.output
     wait_for(lambda: archived(durable, "web1.example.net") == "hello\n", 30)
@@ -68,23 +95,60 @@ def test_a_rollout_makes_the_streams_and_checks_its_first_producer(durable: Flee
     assert changed.sum("changed") == 1, changed.output
     assert '"max_bytes": "16MiB"' in changed.output
 
-    # What the canary reads cannot work: the program takes it, and the broker does not.
-    env = durable.host("web2.example.net") / "etc/shipper/producer.env"
-    before = env.read_text()
-    durable.vars["producer_nats_url"] = "nats://127.0.0.1:9"
-    durable.vars["producer_check_seconds"] = 3
-    write(durable, "web1.example.net", "more\n")
-    stopped = durable.play()
-    assert stopped.code != 0
-    assert "shipper-producer runs, but: cannot connect to NATS at nats://127.0.0.1:9" in stopped.message
-    assert env.read_text() == before
-    assert stopped.recap["web2.example.net"]["ok"] == 0 if "web2.example.net" in stopped.recap else True
+
+def streams(fleet: Fleet) -> list[dict[str, object]]:
+    url = str(fleet.vars["shipper_nats_url"])
+    env = {"NATS_URL": url, "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": "logs", "SHIPPER_PARTITIONS": "2"}
+    return list(json.loads(run_shipper("status", "--json", env=env).stdout))
 
 
-def test_one_goes_back_to_the_version_before_and_forward_again(durable: Fleet, server: NatsServer) -> None:
+def test_status_names_who_is_silent_who_is_not_expected_and_what_is_wrong(
+    rollout: Rollout, durable: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that was taken from the inventory is not silent, and told only while a stream holds messages of it."""
+    empty = durable.play("--check", "--diff", playbook="logfleet.shipper.status")
+    assert empty.code == 0, empty.output
+    durable = rollout.fleet
+    monkeypatch.setattr(durable, "producers", dict(durable.producers))
+    wait_for(lambda: archived(durable, "web1.example.net") and archived(durable, "web2.example.net"), 30)
+    wait_for(lambda: not any(row["lag_messages"] for row in streams(durable)), 30)
+    durable.producers["web3.example.net"] = {}
+    status = durable.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
+    assert status.code != 0
+    assert "nothing that anybody remembers has ever come from web3.example.net." in status.message
+    assert status.sum("changed") == 0
+
+    del durable.producers["web3.example.net"]
+    well = durable.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
+    assert well.code == 0, well.output
+    assert "all is well" in well.message and "PARTITION GROUP OWNER" in well.message
+
+    # Taken from the inventory, but it goes on: that is named. Once it is silent it is only told.
+    del durable.producers["web2.example.net"]
+    strange = durable.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
+    assert strange.code != 0
+    assert "not in the inventory, and shipping: web2.example.net." in strange.message
+    told = durable.play(
+        "-e", "shipper_assert=true", "-e", "shipper_silent_after=0s", playbook="logfleet.shipper.status"
+    )
+    assert "web2.example.net not in the inventory" in told.message
+    assert "nothing has come for 0s from web1.example.net." in told.message
+    assert "and shipping" not in told.message
+    typo = durable.play("-e", "shipper_asert=true", playbook="logfleet.shipper.status")
+    assert "shipper_asert is not a variable of this collection: write shipper_assert" in typo.message
+
+    monkeypatch.setitem(durable.vars, "shipper_stream", "")
+    core = durable.play(playbook="logfleet.shipper.status")
+    assert core.code == 0, core.output
+    assert "core NATS keeps nothing that could be asked" in core.message
+
+
+def test_one_goes_back_to_the_version_before_and_forward_again(
+    rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With what it needs to know for that; a second time changes nothing; and where there is none it says so."""
-    durable.producers = {"web1.example.net": {}}
-    assert durable.play().code == 0
+    durable = rollout.fleet
+    monkeypatch.setattr(durable, "producers", {"web1.example.net": {}})
     nothing = durable.play(playbook="logfleet.shipper.rollback")
     assert (nothing.code, nothing.sum("changed")) == (0, 0), nothing.output
     assert "web1.example.net: %s is the only version that ran here" % __version__ in nothing.message
@@ -129,6 +193,21 @@ def test_one_goes_back_to_the_version_before_and_forward_again(durable: Fleet, s
     assert os.readlink(opt / "current") == str(opt / __version__)
 
 
+def test_a_canary_that_does_not_ship_stops_the_rollout(rollout: Rollout) -> None:
+    """What it reads cannot work: the program takes it, and the broker does not. It is left so, and is the last one."""
+    durable = rollout.fleet
+    env = durable.host("web2.example.net") / "etc/shipper/producer.env"
+    before = env.read_text()
+    durable.vars["producer_nats_url"] = "nats://127.0.0.1:9"
+    durable.vars["producer_check_seconds"] = 3
+    write(durable, "web1.example.net", "more\n")
+    stopped = durable.play()
+    assert stopped.code != 0
+    assert "shipper-producer runs, but: cannot connect to NATS at nats://127.0.0.1:9" in stopped.message
+    assert env.read_text() == before
+    assert stopped.recap["web2.example.net"]["ok"] == 0 if "web2.example.net" in stopped.recap else True
+
+
 def test_what_was_put_on_hosts_is_removed_and_logs_and_archive_stay(durable: Fleet, server: NatsServer) -> None:
     """As check mode says; a second time changes nothing; a host that has two roles keeps what the other one needs."""
     durable.vars["producer_root"] = durable.vars["consumer_root"]
@@ -169,49 +248,6 @@ def test_what_was_put_on_hosts_is_removed_and_logs_and_archive_stay(durable: Fle
     assert "shipper_remove_stat is not a variable of this collection: write shipper_remove_state" in typo.message
 
 
-def streams(server: NatsServer) -> list[dict[str, object]]:
-    env = {"NATS_URL": server.url, "SHIPPER_SUBJECT": "shipper", "SHIPPER_STREAM": "logs", "SHIPPER_PARTITIONS": "2"}
-    return list(json.loads(run_shipper("status", "--json", env=env).stdout))
-
-
-def test_status_names_who_is_silent_who_is_not_expected_and_what_is_wrong(durable: Fleet, server: NatsServer) -> None:
-    """A host that was taken from the inventory is not silent, and told only while a stream holds messages of it."""
-    empty = durable.play("--check", "--diff", playbook="logfleet.shipper.status")
-    assert empty.code == 0, empty.output
-    assert durable.play().code == 0
-    wait_for(lambda: archived(durable, "web1.example.net") and archived(durable, "web2.example.net"), 30)
-    wait_for(lambda: not any(row["lag_messages"] for row in streams(server)), 30)
-    durable.producers["web3.example.net"] = {}
-    status = durable.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
-    assert status.code != 0
-    assert "nothing that anybody remembers has ever come from web3.example.net." in status.message
-    assert status.sum("changed") == 0
-
-    del durable.producers["web3.example.net"]
-    well = durable.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
-    assert well.code == 0, well.output
-    assert "all is well" in well.message and "PARTITION GROUP OWNER" in well.message
-
-    # Taken from the inventory, but it goes on: that is named. Once it is silent it is only told.
-    del durable.producers["web2.example.net"]
-    strange = durable.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
-    assert strange.code != 0
-    assert "not in the inventory, and shipping: web2.example.net." in strange.message
-    told = durable.play(
-        "-e", "shipper_assert=true", "-e", "shipper_silent_after=0s", playbook="logfleet.shipper.status"
-    )
-    assert "web2.example.net not in the inventory" in told.message
-    assert "nothing has come for 0s from web1.example.net." in told.message
-    assert "and shipping" not in told.message
-    typo = durable.play("-e", "shipper_asert=true", playbook="logfleet.shipper.status")
-    assert "shipper_asert is not a variable of this collection: write shipper_assert" in typo.message
-
-    durable.vars["shipper_stream"] = ""
-    core = durable.play(playbook="logfleet.shipper.status")
-    assert core.code == 0, core.output
-    assert "core NATS keeps nothing that could be asked" in core.message
-
-
 def test_a_plan_is_a_table_and_a_page_and_touches_no_host(fleet: Fleet) -> None:
     """It needs no connection to any; what cannot be is named."""
     fleet.producers = {"web%d.example.net" % number: {} for number in range(40)}
@@ -233,4 +269,4 @@ def test_a_plan_is_a_table_and_a_page_and_touches_no_host(fleet: Fleet) -> None:
     again = fleet.play(*arguments, *where, playbook="logfleet.shipper.plan")
     assert (again.code, again.sum("changed")) == (0, 0), again.output
     wrong = fleet.play("-e", "shipper_new_partitions=ten", *where, playbook="logfleet.shipper.plan")
-    assert "shipper_new_partitions=ten: use a whole number, 0 or more" in wrong.message
+    assert "shipper_new_partitions=ten for localhost: use a whole number, 0 or more" in wrong.message

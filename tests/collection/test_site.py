@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from conftest import Fleet
 
 from shipper_runtime import __version__, envfile
@@ -185,6 +186,39 @@ def test_a_role_that_is_used_alone_looks_at_the_whole_inventory(fleet: Fleet) ->
     assert "consumer_hosts is empty" in run.message
     run = fleet.play("--check", "--limit", "a1", "-e", '{"consumer_hosts": ["a1", "a2"]}', playbook=str(playbook))
     assert run.code == 0, run.output
+
+
+def test_a_role_that_is_used_alone_stops_at_what_is_wrong(fleet: Fleet) -> None:
+    """Also where it could be computed who reads what."""
+    playbook = fleet.folder / "own.yml"
+    playbook.write_text("- hosts: shipper_consumers\n  gather_facts: false\n  roles: [logfleet.shipper.consumer]\n")
+    fleet.consumers = {name: {"consumer_read_partitions": [0, 1]} for name in ("a1", "a2")}
+    run = fleet.play("--check", playbook=str(playbook))
+    assert run.code != 0
+    assert "more than one reader in the group archive, a1 and a2" in run.message
+
+    playbook.write_text("- hosts: shipper_producers\n  gather_facts: false\n  roles: [logfleet.shipper.producer]\n")
+    fleet.producers["web2"] = {"producer_hostname": "web1.example.net"}
+    run = fleet.play("--check", playbook=str(playbook))
+    assert run.code != 0
+    assert "both ship as web1.example.net" in run.message
+
+
+@pytest.mark.parametrize("hosts", ["web1.example.net,web2", "all:!a1:!web3", "web2:&shipper_producers"])
+def test_whatever_pattern_names_the_hosts_the_fleet_is_looked_at(fleet: Fleet, hosts: str) -> None:
+    fleet.producers["web2"] = {"producer_flies": []}
+    run = fleet.play("--check", "-e", "shipper_producer_hosts=" + hosts)
+    assert run.code != 0
+    assert "producer_flies is not a variable of this collection: write producer_files" in run.message
+
+
+def test_a_password_in_a_url_is_not_shown_where_a_specification_is_not_met(fleet: Fleet) -> None:
+    fleet.vars["shipper_nats_url"] = "nats://user:secret-word@127.0.0.1:9"
+    del fleet.vars["producer_files"]
+    run = fleet.play("--check")
+    assert run.code != 0
+    assert "producer_files" in run.output
+    assert "secret-word" not in run.output
 
 
 def test_each_host_has_a_password_of_its_own_that_nobody_sees(fleet: Fleet) -> None:

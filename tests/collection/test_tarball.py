@@ -29,6 +29,7 @@ KINDS = (
     r"docs/\w+\.(md|svg)",
     r"docs/docsite/\w[\w-]+\.(py|yml)",
     r"docs/docsite/rst/\w+\.rst",
+    r"docs/performance/[\w-]+\.(json|svg)",
     r"docs/monitoring/\w+\.(json|yml)",
     r"meta/[\w-]+\.yml",
     r"playbooks/[\w-]+\.yml",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
@@ -21,13 +21,15 @@ from tests.support import NatsServer, Shipper, archived, run_shipper, wait_for
 HOST = "web1.example.net"
 STREAM = "logs-p0"
 SUBJECT = "shipper.p0." + HOST
+# Of the messages that a test sends in the producer's place.
+LIFE = "0123456789abcdef" * 2
 
 Result = TypeVar("Result")
 
 
 class DurableFleet:
     """One partition. Nothing runs but the server until it is started. With a cluster, its server is the
-    first of that, and the stream is on all of them."""
+    first of that, and the stream is on all of them. compress is for producers and consumers."""
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class DurableFleet:
         sync: str = "always",
         version: str = "",
         cluster: NatsCluster | None = None,
+        compress: str = "",
     ) -> None:
         self.folder = folder
         self.log = folder / "app.log"
@@ -50,6 +53,7 @@ class DurableFleet:
             self.server = cluster.servers[0]
         self.cluster = cluster
         self.max_bytes = max_bytes
+        self.compress = compress
         self.programs: list[Shipper] = []
         self.make_streams()
 
@@ -73,6 +77,7 @@ class DurableFleet:
             "HOSTNAME": HOST,
             "SHIPPER_FILE": str(self.log),
             "SHIPPER_STATE": str(self.folder / "state"),
+            "SHIPPER_COMPRESS": self.compress,
             **more,
         }
         return self._program("producer", env, "producer.log", arguments)
@@ -84,6 +89,7 @@ class DurableFleet:
             "SHIPPER_DIRECTORY": str(self.directory(group)),
             "SHIPPER_OUTPUT": "{source}-%Y",
             "SHIPPER_ROTATE": "52w",
+            "SHIPPER_COMPRESS": self.compress,
             **more,
         }
         return self._program("consumer", env, "%s.log" % group, arguments)
@@ -158,3 +164,24 @@ class DurableFleet:
         for program in self.programs:
             program.__exit__(None, None, None)
         self.server.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def fleet_in(folder: Path, **more: str) -> Iterator[DurableFleet]:
+    made = DurableFleet(folder, **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def reading(consumer: Shipper) -> Shipper:
+    """The same, once it reads its partition."""
+    consumer.wait_for_log("Waiting for messages on subject shipper.p0.>")
+    return consumer
+
+
+def files(fleet: DurableFleet, group: str) -> dict[str, bytes]:
+    """What a group's archive has of the host, as it is stored, by the names of the files."""
+    root = fleet.directory(group) / HOST
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -15,29 +16,23 @@ from pathlib import Path
 
 import pytest
 
+from shipper_runtime.connection import Message
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.wire import Span, encode
-from tests.integration.durable import HOST, STREAM, SUBJECT, DurableFleet
+from tests.integration.durable import HOST, LIFE, STREAM, SUBJECT, DurableFleet, files, fleet_in, reading
 from tests.support import Shipper, run_shipper, wait_for
 
-LIFE = "0123456789abcdef" * 2
 SERVERS = ("2.10.26", "2.12.8", "")
 
 
+# A history that has to end the same whether blocks are compressed or not.
+compressed_too = pytest.mark.parametrize("fleet", ["none", "gzip"], indirect=True)
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[DurableFleet]:
-    made = DurableFleet(tmp_path)
-    yield made
-    made.close()
-
-
-@contextlib.contextmanager
-def fleet_in(folder: Path, **more: str) -> Iterator[DurableFleet]:
-    made = DurableFleet(folder, **more)
-    try:
+def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DurableFleet]:
+    with fleet_in(tmp_path, compress=getattr(request, "param", "none")) as made:
         yield made
-    finally:
-        made.close()
 
 
 def block(begin: int, data: bytes, life: str = LIFE) -> tuple[bytes, dict[str, str]]:
@@ -51,16 +46,7 @@ def send_block(fleet: DurableFleet, begin: int, data: bytes, life: str = LIFE) -
     fleet.publish(payload, headers=headers)
 
 
-def reading(consumer: Shipper) -> Shipper:
-    consumer.wait_for_log("Waiting for messages on subject shipper.p0.>")
-    return consumer
-
-
-def files(fleet: DurableFleet, group: str) -> dict[str, bytes]:
-    root = fleet.directory(group) / HOST
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
+@compressed_too
 def test_every_byte_of_a_file_arrives_as_it_is_in_both_groups(fleet: DurableFleet) -> None:
     content = os.urandom(2_000_000) + b"\n\n\r\n\0\n" + b"y" * 3_000_000 + b"\nend\n"
     fleet.log.write_bytes(content)
@@ -72,6 +58,7 @@ def test_every_byte_of_a_file_arrives_as_it_is_in_both_groups(fleet: DurableFlee
     assert files(fleet, "a") == files(fleet, "b")
 
 
+@compressed_too
 def test_nothing_is_lost_or_doubled_when_everything_is_killed_again_and_again(fleet: DurableFleet) -> None:
     written = bytearray()
     over = threading.Event()
@@ -104,6 +91,7 @@ def test_nothing_is_lost_or_doubled_when_everything_is_killed_again_and_again(fl
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 
+@compressed_too
 def test_plain_messages_are_neither_lost_nor_doubled_when_the_consumer_is_killed(fleet: DurableFleet) -> None:
     written = b""
     with fleet.consumer() as consumer:
@@ -156,6 +144,7 @@ def test_a_full_stream_moves_again_after_its_reader_was_restarted(tmp_path: Path
                 assert consumer.stop() == 0
 
 
+@compressed_too
 def test_a_broker_that_lost_its_tail_hides_nothing_that_came_after(fleet: DurableFleet) -> None:
     older = fleet.folder / "older"
     with fleet.producer() as producer, fleet.consumer() as consumer:
@@ -235,6 +224,7 @@ def test_a_stream_that_was_deleted_and_made_anew_hides_nothing(fleet: DurableFle
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 
+@compressed_too
 def test_a_block_that_is_sent_again_with_more_behind_it_is_trimmed(fleet: DurableFleet) -> None:
     with fleet.consumer() as consumer:
         send_block(fleet, 0, b"one\ntwo\n")
@@ -272,6 +262,7 @@ def test_the_position_survives_loss_of_the_servers_consumer(fleet: DurableFleet)
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 
+@compressed_too
 @pytest.mark.parametrize("durable_too", [False, True])
 def test_the_archive_survives_loss_of_its_ledger(fleet: DurableFleet, durable_too: bool) -> None:
     with fleet.producer() as producer, fleet.consumer() as consumer:
@@ -410,25 +401,24 @@ def test_a_message_that_the_server_calls_a_duplicate_without_having_it_is_sent_w
     """As 2.10 does with three replicas and a full stream; here a program of ours answers in the stream's place."""
     with fleet_in(tmp_path) as fleet:
         ids: list[str] = []
+        sending: list[asyncio.Future[None]] = []
 
         async def answer(js: JetStream) -> None:
             await js._ask("STREAM.DELETE." + STREAM, {})
 
-            async def acknowledge(msg: object) -> None:
-                headers = msg.headers  # type: ignore[attr-defined]
+            def acknowledge(msg: Message) -> None:
+                headers = msg.headers or {}
                 ids.append(headers["Nats-Msg-Id"])
                 stored = len(ids) > 2
                 reply = b'{"stream": "%s", "seq": %d, "duplicate": %s}' % (
                     STREAM.encode(), 7 if stored else 0, b"false" if stored else b"true",
                 )  # fmt: skip
-                await js.link.send(msg.reply, reply)  # type: ignore[attr-defined]
+                sending.append(asyncio.ensure_future(js.link.send(msg.reply, reply)))
 
-            await js.link.subscribe(SUBJECT, acknowledge, pending_bytes=10**8, dropped=lambda: None)
+            js.link.subscribe(SUBJECT, acknowledge)
             fleet.write(3)
             with fleet.producer("--fresh") as producer:
                 deadline = time.monotonic() + 15
-                import asyncio
-
                 while len(ids) < 3 and time.monotonic() < deadline:
                     await asyncio.sleep(0.05)
                 assert producer.stop() == 0
@@ -530,6 +520,7 @@ def test_lines_that_an_older_archive_has_too_are_not_taken_for_its_own(fleet: Du
         assert consumer.stop() == 0
 
 
+@compressed_too
 def test_a_line_that_is_not_complete_is_not_lost_when_its_partition_moves(fleet: DurableFleet) -> None:
     span = Span(b"/var/log/app.log", LIFE, 0, 4, 0, "0" * 32, "more")
     with fleet.consumer(SHIPPER_OUTPUT="all-%Y") as first:

@@ -238,8 +238,9 @@ def test_a_broker_that_restarts_during_traffic_costs_the_producer_nothing(fleet:
         rename_and_create(fleet.log, 0)
         writer.write(200)
         fleet.server.start()
-        # Core NATS keeps nothing for a consumer that is not back yet: the producer's own reconnecting decides.
+        # Core NATS keeps nothing for a consumer that is not back yet: what is written until then may be missing.
         wait_for(lambda: fleet.producer.log.count("Connected to") == 2)
+        wait_for(lambda: fleet.consumer.log.count("Waiting for messages on subject shipper.p9.>") == 2)
         writer.write(10)
         wait_for(lambda: fleet.archive().endswith(bytes(writer.written[-20:])))
     got = fleet.archive()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from nats.aio.msg import Msg
 
 from shipper_runtime.broker import Link, connected
+from shipper_runtime.connection import Message
 from shipper_runtime.errors import ApiError
 from shipper_runtime.jetstream import STREAM_FULL, JetStream, place
 from shipper_runtime.partition import host_subject
@@ -72,7 +72,7 @@ async def commit(link: Link, number: int, group: str, sequence: int) -> None:
     """Have a group read up to a sequence and acknowledge it."""
     pull = Pull(link, "logs-p%d" % number, group)
     await pull.start()
-    found: list[Msg] = []
+    found: list[Message] = []
     while not found or _sequence(found[-1]) < sequence:
         found += await pull.messages(5)
     await pull.close()
@@ -81,7 +81,7 @@ async def commit(link: Link, number: int, group: str, sequence: int) -> None:
             await link.request(msg.reply, b"+ACK")
 
 
-def _sequence(msg: Msg) -> int:
+def _sequence(msg: Message) -> int:
     where = place(msg.reply)
     assert where is not None
     return where.sequence

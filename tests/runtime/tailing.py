@@ -26,7 +26,7 @@ class Archive:
 
     def take(self, block: Block) -> None:
         span = block.span
-        data = block.payload if span.partial else block.payload + b"\n"
+        data = bytes(block.payload) + (b"" if span.partial else b"\n")
         assert len(data) == span.end - span.begin > 0
         assert len(block.payload) <= HARD_LIMIT
         self.blocks.append(block)

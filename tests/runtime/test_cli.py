@@ -71,6 +71,12 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: P
         (("streams", "--stream", "logs", "--stream-duplicates", "1"), "SHIPPER_STREAM_DUPLICATES=1"),
         (("streams", "--stream", "logs", "--check", "--nats-ca", "/missing.pem"), "NATS_CA=/missing.pem"),
         (("streams", "--file", "/x"), "--file"),
+        (("producer", "--nats_url", "nats://user:s3cret@host:4222"), "--nats_url ***@host:4222"),
+        (
+            ("producer", "--check", "--file", "/x", "--state", "/dev/null"),
+            "SHIPPER_STATE=/dev/null: it is not",
+        ),
+        (("producer", "--check", "--file", "/x", "--state", "/dev/null/x"), "SHIPPER_STATE=/dev/null/x"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: str) -> None:

@@ -9,19 +9,17 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nats.aio.msg import Msg
 
 from shipper_runtime import addresses, tally
 from shipper_runtime import consumer as consumer_module
+from shipper_runtime.connection import Message
 from shipper_runtime.consumer import Consumer
 from shipper_runtime.settings import consumer_settings
 from shipper_runtime.wire import Span, encode
 
 HOST = "web1.example.net"
-_NO_CLIENT: Any = None
 
 
 def consumer_in(directory: Path, **more: str) -> Consumer:
@@ -29,18 +27,18 @@ def consumer_in(directory: Path, **more: str) -> Consumer:
     return Consumer(consumer_settings({**env, "SHIPPER_DIRECTORY": str(directory), **more}, "a1"))
 
 
-def block(begin: int, data: bytes) -> Msg:
+def block(begin: int, data: bytes) -> Message:
     span = Span(b"/var/log/a", "0" * 32, begin, begin + len(data), 0, "0" * 32)
-    return Msg(_NO_CLIENT, "shipper.p0." + HOST, "", data[:-1], encode(HOST, span))
+    return Message("shipper.p0." + HOST, "", data[:-1], encode(HOST, span))
 
 
-def hand_over(consumer: Consumer, *messages: Msg) -> None:
+def hand_over(consumer: Consumer, *messages: Message) -> None:
     """As a connection does: one after the other, and then the event loop goes on."""
 
     async def deliver() -> None:
         take = consumer.handler(0)
         for message in messages:
-            await take(message)
+            take(message)
         await asyncio.sleep(0)
 
     asyncio.run(deliver())
@@ -71,7 +69,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 def test_what_was_handed_over_at_once_is_written_when_the_loop_goes_on(tmp_path: Path) -> None:
     consumer = consumer_in(tmp_path)
     with closing(consumer.archive):
-        hand_over(consumer, block(0, b"a\n"), block(2, b"b\n"), Msg(_NO_CLIENT, "shipper.p0." + HOST, "", b"plain"))
+        hand_over(consumer, block(0, b"a\n"), block(2, b"b\n"), Message("shipper.p0." + HOST, "", b"plain"))
         assert written(tmp_path) == b"a\nb\nplain\n"
 
 
@@ -102,7 +100,7 @@ def test_a_full_disk_takes_bounded_memory_and_every_byte_that_is_dropped_is_coun
 
 def test_a_fault_in_one_message_is_counted_and_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     consumer = consumer_in(tmp_path)
-    broken = Msg(_NO_CLIENT, "shipper.p0.web2", "", b"")
+    broken = Message("shipper.p0.web2", "", b"")
     broken.data = None  # type: ignore[assignment]  # what no connection can deliver
     with closing(consumer.archive):
         hand_over(consumer, broken, block(0, b"a\n"))
@@ -120,7 +118,7 @@ def test_more_sources_and_hosts_than_are_remembered_are_written_all_the_same(
         for host in ("a", "b", "c", "a"):
             for source in (b"/1", b"/2", b"/3", b"/1"):
                 headers = encode(host, Span(source, source[1:].hex() * 16, 0, 2, 0, "0" * 32))
-                hand_over(consumer, Msg(_NO_CLIENT, "shipper.p0." + host, "", b"x", headers))
+                hand_over(consumer, Message("shipper.p0." + host, "", b"x", headers))
     assert sorted(path.parent.name + path.stem for path in tmp_path.rglob("*.*")) == [
         host + source for host in "abc" for source in "123"
     ]

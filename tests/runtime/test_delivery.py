@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from shipper_runtime.broker import Link
+from shipper_runtime.connection import Message
 from shipper_runtime.delivery import NotStored, Retry, StreamDelivery, Unanswered, check_positions
 from shipper_runtime.errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, StateError
 from shipper_runtime.identity import Record
@@ -37,15 +36,15 @@ class Answering:
 
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout: float
-    ) -> Msg:
+    ) -> Message:
         self.asked.append(subject)
         kind = "last" if "DIRECT.GET" in subject else "info" if "STREAM.INFO" in subject else "publish"
         found = self._answers[kind]
         if isinstance(found, BaseException):
             raise found
         if isinstance(found, tuple):
-            return Msg(cast(Client, None), data=found[1], headers=found[0])
-        return Msg(cast(Client, None), data=json.dumps(found).encode())
+            return Message("", "", found[1], found[0])
+        return Message("", "", json.dumps(found).encode())
 
 
 def delivered(answer: object) -> int:

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipper_runtime import intake
+from shipper_runtime.errors import WireError
 from shipper_runtime.intake import Intake, Known, SteadyTime, Taken
+from shipper_runtime.packing import Packed, pack
 from shipper_runtime.wire import FINISHED, MORE, Span
 
 LIFE = "0" * 32
@@ -247,6 +249,43 @@ def test_whatever_is_sent_again_each_byte_is_written_once_and_in_order(delivery:
     assert written == completed
     assert sum(one.repeated for one in taken) == sum(end - begin for begin, end in spans) - len(content)
     assert not any(one.missing for one in taken)
+
+
+@given(
+    st.lists(deliveries, min_size=1, max_size=3), st.booleans(), st.integers(1, 3), st.randoms(use_true_random=False)
+)
+def test_what_comes_packed_is_taken_as_what_it_holds(
+    delivered: list[Delivery], whole_lines: bool, lives: int, chance: Random
+) -> None:
+    """And stays packed where nothing of it is cut or joined."""
+    plain = Intake(whole_lines=whole_lines, lives=lives)
+    unpacking, packing = (Intake(whole_lines=whole_lines, lives=lives, packed=packed) for packed in (False, True))
+    coming = [(content, number, list(spans)) for number, (content, spans) in enumerate(delivered)]
+    while coming:
+        content, number, spans = chance.choice(coming)
+        begin, end = spans.pop(0)
+        coming = [each for each in coming if each[2]]
+        one, payload = message(content, begin, end, "%032x" % number)
+        expected = plain.take("h", one, payload)
+        block = Packed(pack(1, content[begin:end]), end - begin)
+        assert unpacking.take("h", one._replace(packed=True), block) == expected
+        taken = packing.take("h", one._replace(packed=True), block)
+        touched = taken.repeated or taken.data in (b"", b"\n") or one.partial or whole_lines
+        assert isinstance(taken.data, Packed) or touched
+        held = taken.data.plain() if isinstance(taken.data, Packed) else taken.data
+        assert taken._replace(data=held) == expected
+    assert packing.leave() == plain.leave()
+
+
+def test_what_cannot_be_unpacked_is_as_if_it_had_not_come() -> None:
+    damaged = bytearray(pack(1, b"abc\ndef\n"))
+    damaged[-8] ^= 1
+    plan = Intake(whole_lines=True, lives=1, packed=True)
+    plan.take("h", span(0, 3, MORE, "1" * 32), b"xyz")
+    for one in (span(0, 8), span(0, 8, MORE), span(1, 9, None, "1" * 32)):
+        with pytest.raises(WireError):
+            plan.take("h", one._replace(packed=True), Packed(damaged, 8))
+    assert plan.take("h", span(3, 5, None, "1" * 32), b"!") == Taken(b"xyz!\n")
 
 
 @given(deliveries, st.booleans(), st.lists(st.sampled_from(["commit", "crash", "another host", ""]), max_size=14))

@@ -10,10 +10,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from shipper_runtime.broker import Link
+from shipper_runtime.connection import Message
 from shipper_runtime.errors import ApiError, NoAnswer
 from shipper_runtime.jetstream import Ack, JetStream, Place, _body, nanoseconds, place
 
@@ -117,8 +116,8 @@ def test_what_is_no_time_is_no_answer(stamp: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def answer(data: bytes) -> Msg:
-    return Msg(cast(Client, None), data=data)
+def answer(data: bytes) -> Message:
+    return Message("", "", data)
 
 
 def test_an_answer_that_is_nested_too_deep_is_none() -> None:
@@ -183,7 +182,7 @@ class Answering:
 
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout: float
-    ) -> Msg:
+    ) -> Message:
         self.headers = headers or {}
         return answer(self._data)
 

@@ -97,7 +97,7 @@ parts = st.one_of(
     st.binary(min_size=1, max_size=255).filter(lambda part: not {0, 0x2F} & set(part) and part not in (b".", b"..")),
 )
 sources = st.one_of(st.none(), st.lists(parts, min_size=1, max_size=4).map(lambda names: b"/" + b"/".join(names)))
-patterns = st.sampled_from(SORTING).map(lambda case: parse_output(*case))
+patterns = st.builds(lambda case, packed: parse_output(*case, packed), st.sampled_from(SORTING), st.booleans())
 stamps = st.integers(at("2001-09-10"), at("2199-12-31"))
 
 
@@ -199,6 +199,33 @@ def test_an_endless_max_age_keeps_everything() -> None:
     output = parse_output("messages-%Y%m%d", DAY)
     assert output.first_kept(at("2024-01-01"), 999999999 * 7 * DAY) == 0
     assert not output.is_older(b"messages-19700101", 0)
+
+
+def test_names_of_compressed_files_say_so_and_sort_as_before() -> None:
+    for pattern in ("messages-%Y%m%d", "{source}-%Y%m%d", "%Y%m%d/{source}", "%Y%m%d/{source}.log"):
+        plain, packed = parse_output(pattern, DAY), parse_output(pattern, DAY, packed=True)
+        for source in (None, b"/var/log/a", b"/" + b"x" * 255, b"/x/" + b"y" * 252):
+            name = packed.name(source, at("2024-01-31"))
+            assert name.endswith(b".gz") and len(name.rpartition(b"/")[2]) <= 255
+            assert name < packed.name(source, at("2024-02-01"))
+            # Long ones are shortened to leave room for it.
+            assert len(source or b"") > 250 or name == plain.name(source, at("2024-01-31")) + b".gz"
+            assert packed.is_older(name, at("2024-02-01")) and not packed.is_older(name, at("2024-01-31"))
+    assert parse_output("messages", DAY, packed=True).name(None, 0) == b"messages-197001010000.gz"
+
+
+def test_a_name_may_be_as_long_as_it_can_be() -> None:
+    pattern = "a" * 247 + "%Y%m%d"
+    assert len(parse_output(pattern, DAY).name(None, 0)) == 255
+    with pytest.raises(SettingError, match="too long"):
+        parse_output(pattern, DAY, packed=True)
+
+
+def test_what_was_not_compressed_yet_expires_too() -> None:
+    output = parse_output("messages-%Y%m%d", DAY, packed=True)
+    assert output.is_older(b"messages-20200101", at("2024-01-01"))
+    assert not output.is_older(b"messages-20200101.gz.gz", at("2024-01-01"))
+    assert not output.is_older(b"messages-20200101.xz", at("2024-01-01"))
 
 
 FOREIGN = """messages messages-2020010 messages-202001011 messages-20200101.gz xmessages-20200101 sub/messages-20200101

@@ -11,9 +11,9 @@ from shipper_runtime.ledger import Position
 from shipper_runtime.ownership import Archive, NotOurs, Start, released, start
 
 CREATED = "2026-01-31T10:00:00Z"
-ME = Archive("1" * 32, False, "archive1", "/srv/archive")
-ANEW = Archive("2" * 32, True, "archive1", "/srv/archive")
-OTHER = Archive("3" * 32, False, "archive2", "/srv/archive")
+ME = Archive("1" * 32, "archive1", "/srv/archive")
+ANEW = Archive("2" * 32, "archive1", "/srv/archive")
+OTHER = Archive("3" * 32, "archive2", "/srv/archive")
 KNOWN = Position(CREATED, 7, 70, 69)
 
 
@@ -65,6 +65,6 @@ def test_an_archive_whose_ledger_is_lost_knows_its_own_streams_by_host_and_root(
     found = start(ANEW, durable(ME.metadata), None, CREATED, False)
     assert (found.position, found.new) == (Position(CREATED, 9), False)
     assert "the ledger is lost" in found.why
-    elsewhere = Archive(ANEW.ledger, True, "archive1", "/srv/other")
+    elsewhere = Archive(ANEW.ledger, "archive1", "/srv/other")
     with pytest.raises(NotOurs):
         start(elsewhere, durable(ME.metadata), None, CREATED, False)

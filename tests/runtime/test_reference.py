@@ -32,6 +32,8 @@ def test_the_program_has_no_command_that_the_readme_leaves_out() -> None:
     assert commands == set(COMMANDS)
 
 
-@pytest.mark.parametrize("header", [wire.MSG_ID, wire.SOURCE, wire.LIFE, wire.BEGIN, wire.END, wire.HEAD, wire.PARTIAL])
+@pytest.mark.parametrize(
+    "header", [wire.MSG_ID, wire.SOURCE, wire.LIFE, wire.BEGIN, wire.END, wire.HEAD, wire.PARTIAL, wire.ENCODING]
+)
 def test_the_wire_format_has_a_row_for_each_header(header: str) -> None:
     assert "\n| `%s` |" % header in WIRE

@@ -97,6 +97,8 @@ def test_a_duration_is_a_number_and_a_unit(value: str, seconds: int) -> None:
         {"SHIPPER_STREAM": "a/b"},
         {"SHIPPER_STREAM": "ä"},
         {"SHIPPER_STREAM": "a" * 201},
+        {"SHIPPER_COMPRESS": "zstd"},
+        {"SHIPPER_COMPRESS": "gzip"},
         {"SHIPPER_RATE": "fast"},
         {"SHIPPER_RATE": "0"},
         {"SHIPPER_JITTER": "30"},
@@ -105,6 +107,7 @@ def test_a_duration_is_a_number_and_a_unit(value: str, seconds: int) -> None:
         {"SHIPPER_METRICS": "localhost:0"},
         {"SHIPPER_METRICS": "localhost:65536"},
         {"SHIPPER_METRICS": "localhost:http"},
+        {"SHIPPER_METRICS": "localhost:\u00b2"},
     ],
 )
 def test_a_setting_of_the_producer_that_cannot_work_is_named(env: dict[str, str]) -> None:

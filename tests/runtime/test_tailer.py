@@ -7,6 +7,7 @@ import bz2
 import json
 import lzma
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_a_file_is_read_from_its_beginning_and_on(tmp_path: Path) -> None:
     drive.run()
     append(log, lines("b", 20))
     assert drive.run().of(log) == lines("a", 20) + lines("b", 20)
-    assert all(not block.payload.endswith(b"\n") for block in drive.archive.blocks)
+    assert all(not bytes(block.payload).endswith(b"\n") for block in drive.archive.blocks)
 
 
 def test_a_file_that_appears_later_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -64,6 +65,62 @@ def test_a_copytruncate_while_running_reads_the_rest_from_the_copy(tmp_path: Pat
     copytruncate(log)
     append(log, lines("c", 50))
     assert drive.run().of(log) == lines("a", 5) + lines("b", 5) + lines("c", 50)
+
+
+@pytest.mark.parametrize("before", [[], [3], [200, 1]])
+@pytest.mark.parametrize("count", [1, 200])
+@pytest.mark.parametrize("more", [0, 2])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_disk_that_has_another_number_after_a_reboot_doubles_nothing(
+    tmp_path: Path, before: list[int], count: int, more: int, rotated: bool
+) -> None:
+    """However little of a file has been read: in the lab, a rebooted host sent a file's only line a second time."""
+    log = tmp_path / "app.log"
+    drive = Drive(tmp_path, log)
+    written = b""
+
+    def write(tag: str, lines_of_it: int) -> None:
+        nonlocal written
+        append(log, lines(tag, lines_of_it))
+        written += lines(tag, lines_of_it)
+
+    for number, of_it in enumerate(before):
+        write("before%d" % number, of_it)
+        drive.run()
+        rename(log)
+    write("a", count)
+    drive.run()
+    drive.stop()
+    positions = Path(drive.state) / "positions.json"
+    saved = positions.read_bytes()
+    renumbered = re.sub(rb'"device": (\d+)', lambda found: b'"device": %d' % (int(found.group(1)) + 1), saved)
+    assert renumbered != saved
+    positions.write_bytes(renumbered)
+    write("b", more)
+    if rotated:
+        rename(log)
+        write("c", 3)
+    drive.begin()
+    assert drive.run().of(log) == written
+    assert len(drive.archive.lives[os.fsencode(log)]) == len(before) + 1 + rotated
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_file_that_took_anothers_place_while_down_is_read_from_its_beginning(tmp_path: Path, moved: bool) -> None:
+    """Though all lines are the same; and whether the other one was deleted or is in another folder."""
+    log = tmp_path / "app.log"
+    append(log, b"heartbeat ok\n" * 200)
+    drive = Drive(tmp_path, log)
+    drive.run()
+    drive.stop()
+    if moved:
+        (tmp_path / "old").mkdir()
+        log.rename(tmp_path / "old" / "app.log.1")
+    new = tmp_path / "new"
+    append(new, b"heartbeat ok\n" * 300)
+    new.replace(log)
+    drive.begin()
+    assert drive.run().of(log) == b"heartbeat ok\n" * 500
 
 
 def test_two_rotations_while_down_are_read_oldest_first(tmp_path: Path) -> None:
@@ -879,3 +936,17 @@ def test_a_file_is_finished_only_once_its_last_block_has_arrived(tmp_path: Path)
     compress(tmp_path / "app.log.1")
     drive.begin()
     assert drive.run().of(log) == b"partnew\n"
+
+
+def test_a_glob_takes_a_file_whose_number_is_a_part_of_its_name(tmp_path: Path) -> None:
+    """worker-2 is no rotated name of worker, as worker.2 would be."""
+    worker = tmp_path / "worker"
+    append(worker, lines("a", 5))
+    drive = Drive(tmp_path, tmp_path / "worker*")
+    drive.run()
+    for name in ("worker-2", "worker_4"):
+        append(tmp_path / name, lines(name, 5))
+    archive = drive.run()
+    for name in ("worker-2", "worker_4"):
+        assert archive.of(tmp_path / name) == lines(name, 5)
+    assert archive.of(worker) == lines("a", 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ from shipper_runtime.confined import Root
 from shipper_runtime.errors import OutOfStep
 from shipper_runtime.ledger import FOLDER as LEDGER_FOLDER
 from shipper_runtime.ledger import NAME, Commit, FileRow, Ledger, Lost, Position
+from shipper_runtime.packing import Packed, pack
 from shipper_runtime.vault import Vault
 
 STREAM, OTHER = "logs-p0", "logs-p1"
@@ -31,21 +33,23 @@ LATER = 4102444800 * 10**9
 class Partition:
     """A partition's part of an archive, as a reader has it; what it gave up is counted."""
 
-    def __init__(self, directory: Path, stream: str = STREAM, descriptors: int = 100) -> None:
+    def __init__(
+        self, directory: Path, stream: str = STREAM, descriptors: int = 100, compress: int | None = None
+    ) -> None:
         self.stream = stream
         self.sequence = 0
         self.given_up: list[tuple[str, str, int, int | None]] = []
         self.ledger = Ledger(str(directory))
         self.root = Root(str(directory))
-        self.vault = Vault(self.root, self.ledger, stream, self._unwritten, descriptors)
+        self.vault = Vault(self.root, self.ledger, stream, self._unwritten, descriptors, compress)
 
     def _unwritten(self, host: str, path: str, size: int, error: OSError) -> None:
         self.given_up.append((host, path, size, error.errno))
 
-    def append(self, host: str, name: bytes, data: bytes, period: int = 0, stamp: int = 0) -> None:
+    def append(self, host: str, name: bytes, data: bytes | Packed, period: int = 0, stamp: int = 0) -> None:
         self.vault.append(host, name, period, stamp, data)
 
-    def write(self, host: str, name: bytes, *chunks: bytes, stamp: int = 0) -> None:
+    def write(self, host: str, name: bytes, *chunks: bytes | Packed, stamp: int = 0) -> None:
         for chunk in chunks:
             self.append(host, name, chunk, stamp=stamp)
         self.vault.flush()
@@ -67,8 +71,10 @@ class Partition:
 
 
 @contextlib.contextmanager
-def opened(directory: Path, stream: str = STREAM, descriptors: int = 100) -> Iterator[Partition]:
-    with contextlib.closing(Partition(directory, stream, descriptors)) as it:
+def opened(
+    directory: Path, stream: str = STREAM, descriptors: int = 100, compress: int | None = None
+) -> Iterator[Partition]:
+    with contextlib.closing(Partition(directory, stream, descriptors, compress)) as it:
         yield it
 
 
@@ -708,3 +714,102 @@ def test_a_file_that_is_written_for_longer_than_it_is_kept_is_not_doubled_by_cle
 def test_the_ledger_is_where_the_docs_say(tmp_path: Path) -> None:
     with opened(tmp_path):
         assert (tmp_path / ".shipper" / NAME).is_file()
+
+
+def packed(data: bytes) -> Packed:
+    return Packed(pack(9, data), len(data))
+
+
+def kept(directory: Path, *members: bytes, rest: bytes = b"") -> Path:
+    """A compressed file that nobody has committed, of a stream that is not what it was."""
+    with opened(directory, compress=1) as it:
+        it.write("web1", b"log.gz", *map(packed, members))
+        path = directory / "web1/log.gz"
+        with path.open("ab") as file:
+            file.write(rest)
+    with opened(directory, compress=1) as it:
+        it.begin_epoch()
+    return path
+
+
+def holds(directory: Path, path: Path, *coming: bytes) -> bytes:
+    """What the file holds when this has come, in two reads, and was committed."""
+    with opened(directory, compress=1) as it:
+        for each in coming:
+            it.write("web1", b"log.gz", packed(each))
+        it.commit()
+        assert not it.given_up
+    return gzip.decompress(path.read_bytes())
+
+
+def test_a_compressed_file_is_compared_by_what_it_holds_however_blocks_are_cut(tmp_path: Path) -> None:
+    path = kept(tmp_path, b"one\ntwo\n", b"three\n")
+    before = path.read_bytes()
+    assert holds(tmp_path, path, b"one\n", b"two\nthree\nfour\n") == b"one\ntwo\nthree\nfour\n"
+    assert path.read_bytes() == before + pack(1, b"four\n")
+
+
+@pytest.mark.parametrize("rest", [pack(1, b"torn\n")[:-1], pack(1, b"torn\n")[:9], bytes(100)])
+def test_of_a_compressed_file_that_is_kept_what_is_torn_is_cut_off(tmp_path: Path, rest: bytes) -> None:
+    path = kept(tmp_path, b"one\n", rest=rest)
+    assert gzip.decompress(path.read_bytes()) == b"one\n"
+    assert holds(tmp_path, path, b"one\n", b"torn\n") == b"one\ntorn\n"
+
+
+def test_of_a_compressed_file_that_is_kept_what_is_damaged_is_cut_off_and_what_is_behind_it(tmp_path: Path) -> None:
+    damaged = bytearray(pack(1, b"two\n"))
+    damaged[-8] ^= 1
+    path = kept(tmp_path, b"one\n", rest=bytes(damaged) + pack(1, b"three\n"))
+    assert holds(tmp_path, path, b"one\ntwo\n", b"three\n") == b"one\ntwo\nthree\n"
+
+
+def test_a_line_that_was_sent_in_pieces_and_is_not_finished_is_cut_off(tmp_path: Path) -> None:
+    path = kept(tmp_path, b"one\n", b"to", b"rn")
+    assert holds(tmp_path, path, b"other\n") == b"one\nother\n"
+
+
+def test_a_line_that_ends_within_a_block_is_ended(tmp_path: Path) -> None:
+    """Nobody makes such blocks; but nothing of the lines before it may be lost."""
+    path = kept(tmp_path, b"one\nto")
+    assert holds(tmp_path, path, b"other\n") == b"one\nto\nother\n"
+
+
+def test_a_damaged_block_that_has_to_be_compared_is_told_and_not_written(tmp_path: Path) -> None:
+    path = kept(tmp_path, b"one\n")
+    damaged = bytearray(pack(1, b"one\ntwo\n"))
+    damaged[-8] ^= 1
+    with opened(tmp_path, compress=1) as it:
+        it.write("web1", b"log.gz", Packed(damaged, 8), packed(b"one\nthree\n"))
+        it.commit()
+        assert it.given_up == [("web1", str(path), len(damaged), errno.EBADMSG)]
+    assert gzip.decompress(path.read_bytes()) == b"one\nthree\n"
+
+
+def test_what_comes_plain_is_compressed_a_message_at_a_time(tmp_path: Path) -> None:
+    with opened(tmp_path, compress=6) as it:
+        it.write("web1", b"log.gz", b"one\n", packed(b"two\n"), b"three\n")
+        it.commit()
+    expected = pack(6, b"one\n") + pack(9, b"two\n") + pack(6, b"three\n")
+    assert (tmp_path / "web1/log.gz").read_bytes() == expected
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_tail_that_another_partition_takes_over_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    path = tmp_path / "web1/log.gz"
+    with opened(tmp_path, compress=1) as it:
+        it.write("web1", b"log.gz", packed(b"one\n"))
+        rows = it.ledger.files_of(STREAM)
+    with opened(tmp_path, OTHER, compress=1) as other, opened(tmp_path, compress=1) as it:
+        other.write("web1", b"log.gz", packed(b"two\n"))
+        if committed:
+            other.commit()
+        with path.open("ab") as file:
+            file.write(pack(1, b"just being written\n")[:-1])
+        before = path.read_bytes()
+        # As it was read before the other one came.
+        monkeypatch.setattr(it.ledger, "files_of", lambda stream: rows)
+        it.begin_epoch()
+        it.vault.cut_back()
+        assert path.read_bytes() == before

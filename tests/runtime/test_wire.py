@@ -52,6 +52,19 @@ def test_ids_of_different_bytes_and_fresh_ids_are_all_different() -> None:
     assert len(ids) == len(cases)
 
 
+def test_what_a_packed_payload_holds_is_bounded_and_its_own_length_is_free() -> None:
+    span = GOOD._replace(packed=True)
+    headers = encode("web1", span)
+    assert headers["Shipper-Encoding"] == "gzip"
+    assert headers["Nats-Msg-Id"] == encode("web1", GOOD)["Nats-Msg-Id"]
+    assert decode(headers, 4) == decode(headers, 400) == span
+    most = span._replace(end=span.begin + wire.UNPACKED_MOST)
+    assert decode(encode("web1", most), 4) == most
+    for begin, end in ((10, 10), (10, 9), (0, wire.UNPACKED_MOST + 1)):
+        with pytest.raises(WireError, match="length and offsets disagree"):
+            decode(encode("web1", span._replace(begin=begin, end=end)), 4)
+
+
 @pytest.mark.parametrize("headers", [None, {}, {"Nats-Msg-Id": "x", "Traceparent": "y"}])
 def test_a_message_without_our_headers_is_plain(headers: dict[str, str] | None) -> None:
     assert decode(headers, 4) is None
@@ -76,6 +89,8 @@ def test_unknown_headers_are_ignored() -> None:
         {"Shipper-Head": "5"},
         {"Shipper-Partial": "maybe"},
         {"Shipper-Partial": "more"},
+        {"Shipper-Encoding": "zstd"},
+        {"Shipper-Encoding": ""},
         {"Shipper-Source": "var/log/x"},
         {"Shipper-Source": "/var/../x"},
         {"Shipper-Source": "/var/%2e%2e/x"},

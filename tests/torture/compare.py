@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import zlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-# The archive's names end in what SHIPPER_OUTPUT puts behind {source}: %Y%m%d%H%M%S.
+# The archive's names end in what SHIPPER_OUTPUT puts behind {source}: %Y%m%d%H%M%S; and compressed ones in PACKED.
 OUTPUT = "{source}-%Y%m%d%H%M%S"
-_NAME = re.compile(r"(.+)-[0-9]{14}\Z")
+PACKED = ".gz"
+_NAME = re.compile(r"(.+)-[0-9]{14}(?:%s)?\Z" % re.escape(PACKED))
 _SHOWN = 60
 
 
@@ -157,6 +161,37 @@ def by_source(names: Iterable[str]) -> dict[str, list[str]]:
     return sources
 
 
+class Right(NamedTuple):
+    """A file that was found right: how it looked, at which offset it begins, and how much it holds."""
+
+    look: Look
+    offset: int
+    size: int
+
+
+def held(path: Path) -> tuple[bytes, bool]:
+    """What a file holds, and whether that is all of it."""
+    data = path.read_bytes()
+    if path.suffix != PACKED:
+        return data, True
+    plain, rest = unpacked(data)
+    return plain, not rest
+
+
+def unpacked(data: bytes) -> tuple[bytes, bytes]:
+    """What a gzip file holds up to its last whole member, and as it is what stands behind that."""
+    plain = []
+    while data:
+        member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        with contextlib.suppress(zlib.error):
+            piece = member.decompress(data)
+        if not member.eof:
+            break
+        plain.append(piece)
+        data = member.unused_data
+    return b"".join(plain), data
+
+
 class Checker:
     """Compares one source's files in one archive with the bytes written, reading only what has changed since.
 
@@ -166,35 +201,42 @@ class Checker:
     def __init__(self, directory: Path, truth: Path) -> None:
         self.directory = directory
         self._truth = truth
-        # Files that were found right: how they looked, and at which offset they begin.
-        self._right: dict[str, tuple[Look, int]] = {}
+        self.right: dict[str, Right] = {}
 
     def forget(self) -> None:
         """Read everything again next time."""
-        self._right.clear()
+        self.right.clear()
 
     def compare(self, names: list[str], looks: dict[str, Look], length: int) -> str:
         """Of files in name order against the first length bytes: equal, short (right as far as it goes), or wrong."""
         offset = 0
         for name in names:
-            if self._right.get(name) != (looks[name], offset):
-                self._right.pop(name, None)
-                if not self._same(name, looks[name], offset):
+            known = self.right.get(name)
+            if known is None or known[:2] != (looks[name], offset):
+                self.right.pop(name, None)
+                size, whole = self._same(name, looks[name], offset)
+                if size < 0:
                     return "wrong"
-                self._right[name] = (looks[name], offset)
-            offset += looks[name].size
+                if not whole:
+                    return "short"
+                known = self.right[name] = Right(looks[name], offset, size)
+            offset += known.size
         return "equal" if offset == length else "short" if offset < length else "wrong"
 
-    def _same(self, name: str, look: Look, offset: int) -> bool:
+    def _same(self, name: str, look: Look, offset: int) -> tuple[int, bool]:
+        """How much the file holds, below 0 where that is wrong, and whether that is all of it."""
+        path = self.directory / name
         try:
-            got = (self.directory / name).read_bytes()
+            got, whole = held(path)
+            if path.suffix != PACKED and len(got) != look.size:
+                return -1, True
         except FileNotFoundError:
-            return False
+            return -1, True
         with open(self._truth, "rb") as truth:
             truth.seek(offset)
-            return len(got) == look.size and truth.read(len(got)) == got
+            return len(got) if truth.read(len(got)) == got else -1, whole
 
     def diagnose(self, names: list[str]) -> Diagnosis | None:
         """What is wrong with these files."""
-        got = b"".join((self.directory / name).read_bytes() for name in names)
+        got = b"".join(held(self.directory / name)[0] for name in names)
         return diagnose(self._truth.read_bytes(), got)

@@ -47,7 +47,8 @@ class Host:
 @dataclass(frozen=True)
 class Layout:
     """The fleet of a seed. workers holds for each group which partitions each of its workers reads; rotate is the
-    period of the archive's files, duplicates the streams' window, max_bytes their limit."""
+    period of the archive's files, duplicates the streams' window, max_bytes their limit, compress which producers and
+    which groups compress."""
 
     partitions: int
     hosts: tuple[Host, ...]
@@ -55,6 +56,7 @@ class Layout:
     rotate: str
     duplicates: str
     max_bytes: str
+    compress: frozenset[str]
 
     @property
     def producers(self) -> list[str]:
@@ -130,6 +132,7 @@ def layout(seed: str) -> Layout:
         # Shorter than many an outage here: repeats get into the streams, and the readers have to see them.
         duplicates=chance.choice(("1s", "2s", "2m")),
         max_bytes=chance.choice(("8MiB", "12MiB", "16MiB")),
+        compress=frozenset(name for name in (*(host.name for host in hosts), *GROUPS) if chance.random() < 0.5),
     )
 
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import Counter
 
-from .compare import Checker, Diagnosis, Look, by_source, list_archive
+from .compare import PACKED, Checker, Diagnosis, Look, by_source, list_archive
 from .schedule import GROUPS
 from .world import PromiseBroken, World
 
@@ -75,8 +75,16 @@ class Judge:
         for group in GROUPS:
             complaints += ["group %s: %s is of no source" % (group, name) for name in names[group]]
         if not complaints and not self._world.core:
-            complaints = _differences(looks)
+            complaints = _differences(self._sizes())
         return states, complaints
+
+    def _sizes(self) -> dict[str, dict[str, int]]:
+        """How much each file of each group holds, by its name without what says that it is compressed."""
+        sizes: dict[str, dict[str, int]] = {group: {} for group in GROUPS}
+        for (group, _source), checker in self._checkers.items():
+            for name, right in checker.right.items():
+                sizes[group][name.removesuffix(PACKED)] = right.size
+        return sizes
 
     def _diagnose(self, looks: dict[str, dict[str, Look]], states: dict[tuple[str, str], str]) -> list[str]:
         found = []
@@ -93,9 +101,9 @@ class Judge:
         return found
 
 
-def _differences(looks: dict[str, dict[str, Look]]) -> list[str]:
+def _differences(sizes: dict[str, dict[str, int]]) -> list[str]:
     """Both groups read from the same message on: the same names, and as each is right as a whole, sizes tell."""
-    first, second = ({name: look.size for name, look in looks[group].items()} for group in GROUPS)
+    first, second = (sizes[group] for group in GROUPS)
     return [
         "%s has %s bytes in group %s, %s in group %s"
         % (name, first.get(name, "no"), GROUPS[0], second.get(name, "no"), GROUPS[1])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 from pathlib import Path
@@ -141,3 +142,21 @@ class TestChecker:
         assert self.state(checker) == "equal"
         checker.forget()
         assert self.state(checker) == "wrong"
+
+    def test_compressed_files_are_compared_by_what_they_hold(self, checker: Checker) -> None:
+        folder = checker.directory / "web1" / "var"
+        self.put(checker, 1, WRITTEN[:100])
+        members = [gzip.compress(WRITTEN[begin : begin + 50]) for begin in range(100, len(WRITTEN), 50)]
+        path = folder / ("app.log-%014d.gz" % 2)
+        path.write_bytes(b"".join(members))
+        assert self.state(checker) == "equal"
+        assert checker.right["web1/var/" + path.name].size == len(WRITTEN) - 100
+        # Nothing can be read behind what is torn: that is not the end of it.
+        for rest in (members[0][:-1], b"?", bytes(3)):
+            path.write_bytes(b"".join(members) + rest)
+            assert self.state(checker) == "short"
+        path.write_bytes(b"".join(members[:-1]))
+        assert self.state(checker) == "short"
+        path.write_bytes(b"".join([*members, members[0]]))
+        assert self.state(checker) == "wrong"
+        assert checker.diagnose(["web1/var/app.log-%014d" % 1, "web1/var/" + path.name]) is not None

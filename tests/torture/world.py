@@ -272,6 +272,7 @@ class World:
             "SHIPPER_PARTITIONS": str(self.fleet.partitions),
             "SHIPPER_FILE": str(logs / "*.log") if host.glob else ":".join(str(logs / file) for file in host.files),
             "SHIPPER_STATE": str(self.disks["state-%s" % host.name].folder / "positions"),
+            "SHIPPER_COMPRESS": self._compress(host.name),
         }
         self._add_program(host.name, "producer", env, lines)
 
@@ -283,6 +284,7 @@ class World:
             "SHIPPER_OUTPUT": OUTPUT,
             "SHIPPER_ROTATE": self.fleet.rotate,
             "SHIPPER_MAX_AGE": "52w",
+            "SHIPPER_COMPRESS": self._compress(group),
         }
         self._add_program(name, "consumer", env, lines)
 
@@ -294,6 +296,9 @@ class World:
         log = self._logs / ("%s.log" % name)
         self.programs[name] = Program(name, command, env, log, lines.line(self.server.port), sabotage)
         self._ending.enter_context(self.programs[name])
+
+    def _compress(self, name: str) -> str:
+        return "gzip" if name in self.fleet.compress and not self.core else "none"
 
     def _await_readers(self) -> None:
         """A group gets everything from the moment on when the streams know it."""

@@ -328,8 +328,8 @@ def test_values_that_a_variable_cannot_have_are_named_as_they_were_written():
         a2={"shipper_serial": [1, "ten"]},
     )
     assert found == [
-        "consumer_workers=two for a1: use a whole number",
-        "producer_check_seconds=soon for web2: use a whole number",
+        "consumer_workers=two for a1: use a whole number, 1 or more",
+        "producer_check_seconds=soon for web2: use a whole number, 0 or more",
         "producer_read_all=maybe for web1: use true or false",
         "producer_start=begin for web1 and web2: use beginning or end",
         "shipper_serial=[1, 'ten'] for a2: use a number of hosts, a percentage, or a list of these, such as "
@@ -356,3 +356,74 @@ def test_the_variables_of_brokers_are_looked_at_and_they_need_not_know_the_parti
 def test_producers_are_known_by_the_names_that_they_ship_as():
     hosts = fleet(web2={"producer_hostname": "other"})
     assert plan(hosts, ["web1", "web2"], ["a1"])["hostnames"] == {"web1": "web1", "web2": "other"}
+
+
+def test_of_a_fleet_that_cannot_work_nobody_has_a_share():
+    result = plan(fleet(web1={"producer_flies": []}), ["web1"], ["a1"])
+    assert result["problems"]
+    assert (result["producers"], result["read_partitions"]) == ([], {})
+
+
+def test_brokers_that_make_streams_must_know_the_partitions():
+    hosts = fleet(b1={"shipper_stream": "logs"})
+    (problem,) = plan(hosts, ["web1"], ["a1"], brokers=["b1"])["problems"]
+    assert problem.startswith("the fleet disagrees about the number of partitions: ")
+    assert "shipper_partitions is not set for b1" in problem
+
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def test_brokers_must_agree_about_who_is_let_in():
+    guarded = {"shipper_auth": "password", "shipper_secret": SECRET}
+    hosts = fleet(web1=guarded, a1=guarded, b1={"shipper_partitions": 10})
+    (problem,) = plan(hosts, ["web1"], ["a1"], brokers=["b1"])["problems"]
+    assert problem.startswith("the fleet disagrees about shipper_auth: none for b1, password for web1 and a1; ")
+    hosts["b1"].update(guarded, shipper_auth="pasword")
+    assert (
+        "shipper_auth=pasword for b1: use none, password or mtls"
+        in plan(hosts, ["web1"], ["a1"], brokers=["b1"])["problems"]
+    )
+    hosts["b1"].update(shipper_auth="none", broker_auth="password")
+    assert plan(hosts, ["web1"], ["a1"], brokers=["b1"])["problems"] == []
+
+
+def test_brokers_with_nobody_to_let_in_are_not_left_open():
+    hosts = {"b1": {"shipper_auth": "password", "shipper_secret": SECRET}}
+    assert plan(hosts, [], [], brokers=["b1"])["problems"] == [
+        "shipper_auth is password, and there is no host that ships or archives: add them, or leave shipper_auth out "
+        "until there are"
+    ]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_empty_group_is_none(nothing):
+    hosts = fleet(a1={"shipper_group": "east"}, a2={"shipper_group": "east", "consumer_group": nothing})
+    result = plan(hosts, ["web1"], ["a1", "a2"])
+    assert sorted(number for share in result["read_partitions"].values() for number in share) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"consumer_workers": 0}, "consumer_workers=0 for a1: use a whole number, 1 or more"),
+        ({"consumer_workers": -1}, "consumer_workers=-1 for a1: use a whole number, 1 or more"),
+        ({"shipper_tls": False}, "shipper_tls=False for a1: use none, private or provided"),
+        ({"producer_files": "/var/log/a"}, "producer_files=/var/log/a for a1: use a list"),
+        ({"producer_files": [""], "consumer_workers": 0}, "consumer_workers=0 for a1: use a whole number, 1 or more"),
+        ({"producer_files": []}, "producer_files=[] for a1: name at least one"),
+        ({"shipper_compress": True}, "shipper_compress=True for a1: use none, gzip, 1, 2, 3, 4, 5, 6, 7, 8 or 9"),
+        ({"shipper_tsl": "private"}, "shipper_tsl is not a variable of this collection: write shipper_tls"),
+    ],
+)
+def test_a_value_that_is_wrong_is_told(variables, problem):
+    assert problem in problems(a1=variables)
+
+
+@pytest.mark.parametrize("level", [6, "6", "gzip", "none"])
+def test_a_level_may_be_a_number_or_a_word(level):
+    assert problems(a1={"shipper_compress": level}) == []
+
+
+def test_a_template_that_makes_a_list_is_left_to_the_task_that_needs_it():
+    assert problems(a1={"broker_users": "{{ hostvars | logfleet.shipper.broker_users(producers=[]) }}"}) == []

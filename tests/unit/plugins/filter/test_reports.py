@@ -57,12 +57,21 @@ def test_hosts_that_are_not_there_and_names_that_are_no_list_are_refused():
 
 def test_names_that_are_nearly_variables_are_told_others_left_alone():
     names = ["shipper_asert", "shipper_serail", "shipper_color", "web_port", "producer_files"]
-    assert misspelt.misspelt(names) == [
+    hosts = {"web1": {}, "web2": {"producer_flies": []}, "web3": {"producer_file": []}}
+    assert misspelt.misspelt(hosts, ["web1", "web2"], names) == [
+        "producer_flies is not a variable of this collection: write producer_files",
         "shipper_asert is not a variable of this collection: write shipper_assert",
         "shipper_serail is not a variable of this collection: write shipper_serial",
     ]
     with pytest.raises(AnsibleFilterError, match="is no list of names"):
-        misspelt.misspelt("shipper_asert")
+        misspelt.misspelt(hosts, ["web1"], "shipper_asert")
+
+
+def test_values_that_a_variable_cannot_have_are_told_for_each_host():
+    hosts = {"web1": {"producer_service_manager": "systemd"}, "web2": {"producer_service_manager": "supervisr"}}
+    assert misspelt.misspelt(hosts, list(hosts)) == [
+        "producer_service_manager=supervisr for web2: use systemd or supervisor"
+    ]
 
 
 @pytest.mark.parametrize(
