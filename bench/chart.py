@@ -31,7 +31,7 @@ def bars(title: str, note: str, unit: str, rows: Sequence[tuple[str, float, str]
     least = min(value for _label, value, _kind in rows)
     most = max(value for _label, value, _kind in rows)
     low, high = math.floor(math.log10(least)), math.log10(most)
-    room = _WIDTH - _LEFT - 90
+    room = _WIDTH - _LEFT - 110
     top = 64
     height = top + len(rows) * (_BAR + _GAP) + 30
 
@@ -49,7 +49,8 @@ def bars(title: str, note: str, unit: str, rows: Sequence[tuple[str, float, str]
         parts.append(
             '<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>' % (kind, _LEFT, y, across(value), _BAR)
         )
-        parts.append('<text x="%.1f" y="%d">%.3g %s</text>' % (_LEFT + across(value) + 6, y + 15, value, escape(unit)))
+        shown = "%.0f" % value if value >= 100 else "%.3g" % value
+        parts.append('<text x="%.1f" y="%d">%s %s</text>' % (_LEFT + across(value) + 6, y + 15, shown, escape(unit)))
     return _page(title, note, _WIDTH, height, parts)
 
 

@@ -2,7 +2,7 @@
 """How time and memory grow with lines, files, hosts and partitions: charts, and the exponent of each curve.
 
 An exponent of 1 is in proportion, 0 is flat. Each series runs from small to large with the real programs; fixed costs,
-such as a start, bend a curve at its beginning. Writes docs/performance/growth.json and growth-*.svg.
+such as a start, bend a curve at its beginning.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import chart
 import quiet_fleet
+import results
 from harness import (
-    ROOT,
     Program,
     archive_size,
     bundle,
@@ -31,7 +31,6 @@ from harness import (
     write_lines,
 )
 
-PLACE = ROOT / "docs" / "performance"
 LINES = (100_000, 300_000, 1_000_000, 3_000_000)
 FILES = (10, 100, 1_000, 2_000)
 HOSTS = (1_000, 5_000, 20_000, 50_000)
@@ -48,9 +47,6 @@ def main() -> int:
     options = parser.parse_args()
     series = {"lines": (LINES, by_lines), "files": (FILES, by_files), "hosts": (HOSTS, by_hosts),
               "partitions": (PARTITIONS, by_partitions)}  # fmt: skip
-    PLACE.mkdir(exist_ok=True)
-    path = PLACE / "growth.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
     with tempfile.TemporaryDirectory(prefix="shipper-bench-") as name:
         folder = Path(name)
         program = bundle(folder)
@@ -63,9 +59,9 @@ def main() -> int:
                     points.append({title: count, **measure(place, program, count)})
                     print("  %s" % ", ".join("%s %.4g" % item for item in points[-1].items()), flush=True)
                     shutil.rmtree(place)
-                found[title] = {"points": points, "exponents": draw(title, points)}
-                print("%s: %s" % (title, ", ".join("%s ^%.2f" % item for item in found[title]["exponents"].items())))
-    path.write_text(json.dumps(found, indent=2) + "\n")
+                exponents, picture = draw(title, points)
+                results.save("growth-" + title, {"points": points, "exponents": exponents}, picture)
+                print("%s: %s" % (title, ", ".join("%s ^%.2f" % item for item in exponents.items())))
     return 0
 
 
@@ -165,16 +161,15 @@ def by_partitions(folder: Path, program: list[str], count: int) -> Point:
             return {"seconds": seconds, "MB": resident_megabytes(consumer.pid), "idle CPU %": max(idle, 0.01)}
 
 
-def draw(title: str, points: list[Point]) -> dict[str, float]:
-    """A chart of all that was measured; the exponent of each curve."""
+def draw(title: str, points: list[Point]) -> tuple[dict[str, float], str]:
+    """The exponent of each curve, and a chart of all that was measured."""
     names = [name for name in points[0] if name != title]
     curves = [(name, [(point[title], point[name]) for point in points]) for name in names]
     exponents = {name: round(chart.exponent(some), 2) for name, some in curves}
     labelled = [("%s, exponent %.2f" % (name, exponents[name]), some) for name, some in curves]
     note = "both axes logarithmic; an exponent of 1 is in proportion, 0 is flat"
     picture = chart.curves("Growth with the number of %s" % title, note, title, "", labelled)
-    (PLACE / ("growth-%s.svg" % title)).write_text(picture)
-    return exponents
+    return exponents, picture
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ import asyncio
 import filecmp
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
@@ -113,6 +111,14 @@ class Program:
             sys.exit("%s never said %r:\n%s" % (self._command, text, self.log))
 
 
+def repeat(source: Path, target: Path, times: int) -> None:
+    """A file that holds another one so many times."""
+    data = source.read_bytes()
+    with target.open("wb") as file:
+        for _turn in range(times):
+            file.write(data)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     """Whether the condition came true in time."""
     deadline = time.monotonic() + seconds
@@ -162,39 +168,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def resident_megabytes(pid: int) -> float:
-    """Memory of a running process that is in RAM, shared pages included."""
+def resident_megabytes(pid: int, kind: str = "VmRSS") -> float:
+    """Memory of a running process that is in RAM, shared pages included; VmHWM is the most that it ever was."""
     for line in Path("/proc/%d/status" % pid).read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(kind + ":"):
             return int(line.split()[1]) * 1024 / MEGABYTE
-    raise ValueError("no VmRSS of process %d" % pid)
-
-
-def tcp_copy_seconds(source: Path, target: Path) -> float:
-    """The limit: the file's bytes through one loopback TCP connection into another file, nothing else done to them."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def receive() -> None:
-        connection, _address = listener.accept()
-        with connection, target.open("wb", buffering=0) as file:
-            while True:
-                block = connection.recv(BLOCK)
-                if not block:
-                    return
-                file.write(block)
-
-    started = time.monotonic()
-    receiver = threading.Thread(target=receive)
-    receiver.start()
-    with socket.create_connection(listener.getsockname()) as connection, source.open("rb", buffering=0) as file:
-        while True:
-            block = file.read(BLOCK)
-            if not block:
-                break
-            connection.sendall(block)
-    receiver.join()
-    listener.close()
-    return time.monotonic() - started
+    raise ValueError("no %s of process %d" % (kind, pid))
 
 
 def durable_server(folder: Path, sync: str = SYNC) -> NatsServer:

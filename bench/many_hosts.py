@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import chart
+import results
 from harness import (
     STREAM,
     SYNC,
@@ -109,6 +111,21 @@ def measure(folder: Path, count: int, sync: str) -> int:
     print("  archive     %s" % ("has two blocks of each host" if whole else "does NOT have two blocks of each host"))
     print("  promised    a start below %.0f s: %s" % (SECONDS_MOST, kept(seconds < SECONDS_MOST)))
     print("              at most %.0f MB: %s" % (MEGABYTES_MOST, kept(most <= MEGABYTES_MOST)))
+    document = {
+        "hosts": count,
+        "start_seconds": round(seconds, 2),
+        "megabytes_at_start": round(at_start, 1),
+        "megabytes_at_most": round(most, 1),
+        "whole": whole,
+    }
+    rows = [
+        ("start, promised at most (s)", SECONDS_MOST, "limit"),
+        ("start (s)", seconds, "ours"),
+        ("memory, promised at most (MB)", MEGABYTES_MOST, "limit"),
+        ("memory (MB)", most, "ours"),
+    ]
+    picture = chart.bars("A consumer of %d hosts starts" % count, "logarithmic", "", rows)
+    results.save("many-hosts", document, picture)
     return 0 if whole and seconds < SECONDS_MOST and most <= MEGABYTES_MOST else 1
 
 

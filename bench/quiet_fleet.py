@@ -3,14 +3,13 @@
 
 A load generator speaks the wire as our producers do, with all of their headers. First the streams are filled and two
 workers empty them, alone; then all of it at once, the generator at 100,000 lines a second: what share the workers
-reach on what the broker and the generator leave of the machine. Writes docs/performance/quiet-fleet.json.
+reach on what the broker and the generator leave of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import socket
@@ -18,9 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import chart
+import results
 from harness import (
     GROUP,
-    ROOT,
     Program,
     archive_files,
     ask,
@@ -38,7 +38,6 @@ from tests.support import NatsServer
 PARTITIONS = 20
 WORKERS = 2
 MEGABYTES_MOST = 300.0
-PLACE = ROOT / "docs" / "performance"
 # So many messages go between two acknowledgements: a server drops what is more than 10,000 ahead of its store.
 _UNACKNOWLEDGED = 2000
 _TEXT = b"2026-11-23T10:%02d:%02d.000000Z app[1042]: request %08x granted, user 4711, 1234 us, 5678 bytes"
@@ -104,7 +103,6 @@ def measure(folder: Path, hosts: int, rate: int, seconds: int) -> int:
     )
     lines = sum(path.stat().st_size for path in archive_files(folder / "archive"))
     print("  archive     %s" % ("has every line" if lines == sent * _SIZE else "does NOT have every line"))
-    PLACE.mkdir(exist_ok=True)
     document = {
         "hosts": hosts,
         "lines_per_second_alone": round(whole / took),
@@ -114,7 +112,15 @@ def measure(folder: Path, hosts: int, rate: int, seconds: int) -> int:
         "megabytes_resident": round(memory),
         "descriptors": descriptors,
     }
-    (PLACE / "quiet-fleet.json").write_text(json.dumps(document, indent=2) + "\n")
+    rows = [
+        ("offered", float(rate), "limit"),
+        ("sent, while the workers read", rate * seconds / writing, "peer"),
+        ("committed, meanwhile", (done - whole) / writing, "ours"),
+        ("committed by the workers alone", whole / took, "ours"),
+    ]
+    note = "lines a second, logarithmic, %d hosts, a message a line, %d workers" % (hosts, WORKERS)
+    picture = chart.bars("A fleet of quiet hosts", note, "lines/s", rows)
+    results.save("quiet-fleet", document, picture)
     return 0 if lines == sent * _SIZE and memory <= MEGABYTES_MOST else 1
 
 

@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+import chart
+import results
 from harness import (
     BLOCK,
     MEGABYTE,
@@ -81,6 +83,21 @@ def measure(folder: Path, megabytes: int, sync: str) -> int:
         "  producer    %s" % ("said it %d times: %s" % (len(said), said[0]) if said else "never said that it is full")
     )
     print("  promised    a healthy archive never lets a stream fill up: %s" % kept(not said))
+    document = {
+        "stream_megabytes": STREAM_MEGABYTES,
+        "megabytes_sent": round(size / MEGABYTE),
+        "identical": identical,
+        "megabytes_held_at_most": round(watch.most / MEGABYTE, 1),
+        "looks": watch.looks,
+        "looks_without_room_for_a_block": watch.held_back,
+        "said_full": len(said),
+    }
+    rows = [
+        ("sent through the stream", size / MEGABYTE, "peer"),
+        ("the stream may hold", float(STREAM_MEGABYTES), "limit"),
+        ("it held at most", watch.most / MEGABYTE, "ours"),
+    ]
+    results.save("trim", document, chart.bars("A small stream, trimmed as it is read", "MB, logarithmic", "MB", rows))
     return 0 if identical and not said else 1
 
 
