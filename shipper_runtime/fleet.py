@@ -249,7 +249,7 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
     others = []
     for host in hosts:
         wanted = inventory[host].get(READ_PARTITIONS)
-        if not wanted:
+        if wanted in (None, "", []):
             others.append(host)
             continue
         numbers = [whole_number(item) for item in wanted] if isinstance(wanted, (list, tuple)) else [None]

@@ -204,6 +204,53 @@ def test_a_role_that_is_used_alone_stops_at_what_is_wrong(fleet: Fleet) -> None:
     assert "both ship as web1.example.net" in run.message
 
 
+@pytest.mark.parametrize("variable", ["consumer_read_partitions: [0, 1]", "consumer_group: second"])
+def test_what_only_the_role_is_told_of_who_reads_what_is_refused(fleet: Fleet, variable: str) -> None:
+    """The look at the fleet knows the inventory's variables, so that it would count for nothing."""
+    playbook = fleet.folder / "own.yml"
+    role = "{role: logfleet.shipper.consumer, %s}" % variable
+    playbook.write_text("- hosts: a1\n  gather_facts: false\n  roles: [%s]\n" % role)
+    run = fleet.play("--check", playbook=str(playbook))
+    assert run.code != 0
+    assert "consumer_read_partitions and consumer_group of a1 are not those of the inventory" in run.message
+
+
+def test_a_condition_that_leaves_the_first_host_out_says_what_to_do(fleet: Fleet) -> None:
+    """For what is done once is left out with it."""
+    playbook = fleet.folder / "own.yml"
+    fleet.producers["web2"] = {}
+    condition = "when: inventory_hostname is search('2')"
+    start = "- hosts: shipper_producers\n  gather_facts: false\n"
+    playbook.write_text(start + "  roles: [{role: logfleet.shipper.producer, %s}]\n" % condition)
+    run = fleet.play("--check", playbook=str(playbook))
+    assert run.code != 0
+    assert "web1.example.net, the first host of the play, is left out by a condition (when) on the role" in run.message
+    assert "put the condition on include_role" in run.message
+
+    task = "  tasks: [{ansible.builtin.include_role: {name: logfleet.shipper.producer}, %s}]\n"
+    playbook.write_text(start + task % condition)
+    run = fleet.play(playbook=str(playbook))
+    assert run.code == 0, run.output
+    assert (fleet.host("web2") / "etc").exists()
+    assert not (fleet.host("web1.example.net") / "etc").exists()
+
+
+def test_a_consumer_that_consumer_hosts_does_not_name_is_named(fleet: Fleet) -> None:
+    playbook = fleet.folder / "own.yml"
+    playbook.write_text("- hosts: shipper_consumers\n  gather_facts: false\n  roles: [logfleet.shipper.consumer]\n")
+    fleet.consumers["a2"] = {}
+    run = fleet.play("--check", "-e", '{"consumer_hosts": ["a1"]}', playbook=str(playbook))
+    assert run.code != 0
+    assert "nobody has looked at what a2 reads: name it in consumer_hosts" in run.message
+
+
+def test_a_host_may_be_called_like_the_controller(fleet: Fleet) -> None:
+    """Ansible takes 127.0.0.1 in an inventory for localhost."""
+    fleet.producers = {"127.0.0.1": {"producer_hostname": "web1"}}
+    run = fleet.play("--check")
+    assert run.code == 0, run.output
+
+
 @pytest.mark.parametrize("hosts", ["web1.example.net,web2", "all:!a1:!web3", "web2:&shipper_producers"])
 def test_whatever_pattern_names_the_hosts_the_fleet_is_looked_at(fleet: Fleet, hosts: str) -> None:
     fleet.producers["web2"] = {"producer_flies": []}
