@@ -128,14 +128,15 @@ def _logs(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     settings = fleet_settings(env)
     if not is_host(options.host):
         raise SettingError("HOST", options.host, "use 1 to 253 ASCII letters, digits, - _ and ., without empty labels")
-    _run_once(logs.run(settings, options.host, logs.since(options.since), follow=options.follow))
+    begin = logs.since(options.since)
+    _run_once(logs.run(settings, options.host, begin, follow=options.follow, as_json=options.json))
 
 
 def _forget(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import streams
 
     group = group_name({"SHIPPER_GROUP": options.group})
-    _run_once(streams.forget(fleet_settings(env), group, force=options.force))
+    _run_once(streams.forget(fleet_settings(env), group, force=options.force, as_json=options.json))
 
 
 def _verify(options: argparse.Namespace, env: Mapping[str, str]) -> None:
@@ -276,12 +277,14 @@ def _status_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _logs_arguments(command: argparse.ArgumentParser) -> None:
+    _json_argument(command)
     command.add_argument("--follow", "-f", action="store_true", help="go on with what comes")
     command.add_argument("--since", metavar="WHEN", help="begin so long ago (10m, 2h, 1d), or at 2026-01-31T10:00:00Z")
     command.add_argument("host", metavar="HOST", help="the host whose lines are printed")
 
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
+    _json_argument(command)
     command.add_argument("--force", action="store_true", help="also where no stream shows the group")
     command.add_argument("group", metavar="GROUP", help="the group that nobody runs any more")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``shipper logs HOST``: what the stream holds of a host's lines, on stdout, byte for byte.
+"""``shipper logs HOST``: what the stream holds of a host's lines, on stdout, byte for byte, or a JSON object each.
 
 The lines are those that an archive without {source} gets: sources interleaved by whole lines, and nothing twice.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import select
@@ -72,11 +73,31 @@ def begins(begin: float | None, last: int) -> dict[str, Any]:
     return {"deliver_policy": "by_start_time", "opt_start_time": moment}
 
 
+def objects(host: str, source: bytes | None, stamp: int | None, data: Payload) -> bytes:
+    """For each line in data a JSON object on a line. Bytes that are no UTF-8 are what Python's surrogateescape makes of
+    them. stamp is in ns; it and source are None where that is not known."""
+    seconds, fraction = divmod(stamp or 0, 10**9)
+    moment = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S") + ".%09dZ" % fraction
+    head = {
+        "host": host,
+        "source": None if source is None else source.decode(errors="surrogateescape"),
+        "time": None if stamp is None else moment,
+        "complete": data.endswith(b"\n"),
+    }
+    lines = bytes(data[:-1] if head["complete"] else data).split(b"\n")
+    return b"".join(
+        json.dumps({**head, "line": line.decode(errors="surrogateescape")}).encode() + b"\n" for line in lines
+    )
+
+
 class Lines:
-    """What is printed for a host's messages. rejected counts those that break docs/wire.md; they are left out."""
+    """What is printed for a host's messages. rejected counts those that break docs/wire.md; they are left out.
+
+    source is where the last one was from, None for a plain one."""
 
     def __init__(self, host: str) -> None:
         self.rejected = 0
+        self.source: bytes | None = None
         self._host = host
         self._intake = Intake(whole_lines=True)
         self._stamp = 0
@@ -87,6 +108,7 @@ class Lines:
         self._stamp = max(self._stamp, stamp)
         try:
             span = decode(headers, len(payload))
+            self.source = None if span is None else span.source
             taken = None if span is None else self._intake.take(self._host, span, received(span, payload))
         except WireError:
             self.rejected += 1
@@ -141,7 +163,15 @@ class Reading:
     """One run of the command: reads on and on, over as many connections as that takes."""
 
     def __init__(
-        self, settings: FleetSettings, host: str, begin: float | None, follow: bool, out: Output, stop: asyncio.Event
+        self,
+        settings: FleetSettings,
+        host: str,
+        begin: float | None,
+        out: Output,
+        stop: asyncio.Event,
+        *,
+        follow: bool,
+        as_json: bool,
     ) -> None:
         number = partition(host, settings.partitions)
         self._settings = settings
@@ -150,6 +180,7 @@ class Reading:
         self._host = host
         self._begin = begin
         self._follow = follow
+        self._as_json = as_json
         self._out = out
         self._stop = stop
         self._lines = Lines(host)
@@ -175,7 +206,8 @@ class Reading:
                 self._complain("%s; trying again", error)
             await asyncio.sleep(_PAUSE)
         if not self._stop.is_set():
-            await self._out.write(self._lines.rest())
+            # Of which source, and when it came, is not asked: there may be several.
+            await self._write(self._lines.rest(), None, None)
         if self._lines.rejected:
             _say("messages left out that are not as docs/wire.md says: %d", self._lines.rejected)
 
@@ -199,10 +231,15 @@ class Reading:
                     if self._end is not None and where.sequence > self._end:
                         return
                     left = 0 if where.sequence == self._end else where.pending
-                    await self._out.write(self._lines.take(msg.headers, msg.data, where.stamp))
+                    data = self._lines.take(msg.headers, msg.data, where.stamp)
+                    await self._write(data, self._lines.source, where.stamp)
                     self._last = where.sequence
                     if self._stop.is_set():
                         return
+
+    async def _write(self, data: Payload, source: bytes | None, stamp: int | None) -> None:
+        if data:
+            await self._out.write(objects(self._host, source, stamp, data) if self._as_json else data)
 
     async def _look_at_stream(self, api: JetStream) -> None:
         try:
@@ -223,12 +260,13 @@ class Reading:
             self._end = last
 
 
-async def run(settings: FleetSettings, host: str, begin: float | None, *, follow: bool) -> None:
+async def run(settings: FleetSettings, host: str, begin: float | None, *, follow: bool, as_json: bool) -> None:
     """Print; SIGTERM and SIGINT end it in good order. Raises BrokerError, and BrokenPipeError."""
     service = Service()
     service.catch_signals()
     out = Output(sys.stdout.fileno())
-    reading = asyncio.ensure_future(Reading(settings, host, begin, follow, out, service.stopping).run())
+    work = Reading(settings, host, begin, out, service.stopping, follow=follow, as_json=as_json)
+    reading = asyncio.ensure_future(work.run())
     stopped = asyncio.ensure_future(service.stopping.wait())
     try:
         await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -83,7 +83,7 @@ async def run(settings: FleetSettings, limits: StreamLimits, *, force: bool, dry
             _print(done, as_json)
 
 
-async def forget(settings: FleetSettings, group: str, *, force: bool) -> None:
+async def forget(settings: FleetSettings, group: str, *, force: bool, as_json: bool) -> None:
     """Let the streams go on without a group: its durables are deleted, and each stream says since when.
 
     Raises SettingError, and then nothing was changed, where the group still runs, or no stream knows it and it is not
@@ -102,9 +102,16 @@ async def forget(settings: FleetSettings, group: str, *, force: bool) -> None:
         if problem is not None:
             raise problem
         await _concurrently(leave, there)
-        for seen in there:
-            if seen.durable is not None:
-                print("%s: deleted the position of %s, %s" % (seen.stream, group, _whereabouts(seen.durable)))
+        deleted = [(seen.stream, seen.durable) for seen in there if seen.durable is not None]
+        if as_json:
+            positions = [
+                {"stream": stream, "host": _owner(durable), "not_read": durable.get("num_pending", 0)}
+                for stream, durable in deleted
+            ]
+            print(json.dumps({"group": group, "streams": [seen.stream for seen in there], "deleted": positions}))
+            return
+        for stream, durable in deleted:
+            print("%s: deleted the position of %s, %s" % (stream, group, _whereabouts(durable)))
         print("%s is forgotten on %d stream%s" % (group, len(there), "" if len(there) == 1 else "s"))
 
 
@@ -238,8 +245,13 @@ async def _mark(jetstream: JetStream, config: Config, group: str) -> Config:
     return updated
 
 
+def _owner(durable: dict[str, Any]) -> str | None:
+    host: str | None = (durable["config"].get("metadata") or {}).get(OWNER_HOST)
+    return host
+
+
 def _host(durable: dict[str, Any]) -> str:
-    return printable((durable["config"].get("metadata") or {}).get(OWNER_HOST) or "an unnamed host")
+    return printable(_owner(durable) or "an unnamed host")
 
 
 def _whereabouts(durable: dict[str, Any]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +168,17 @@ def test_every_line_of_the_host_and_no_other_is_printed_once_and_in_order(server
     assert result.stdout == b"a1\na2 \xff\0\r\nb1\nb2\nlong line\na4\nplain\n\nopen"
     assert result.stderr == b"shipper: messages left out that are not as docs/wire.md says: 1\n"
     assert with_api(server, lambda api: api.stream_info(STREAM))["state"]["consumer_count"] == 0
+
+    shown = [json.loads(text) for text in logs(server, "--json", HOST).stdout.splitlines()]
+    lines = [line["line"].encode(errors="surrogateescape") for line in shown]
+    assert b"\n".join(lines) == result.stdout
+    assert [line["source"] for line in shown] == ["/var/log/x"] * 6 + [None] * 3
+    assert [line["complete"] for line in shown] == [True] * 8 + [False]
+    assert {line["host"] for line in shown} == {HOST}
+    times = [line["time"] for line in shown[:-1]]
+    assert times == sorted(times)
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z", moment) for moment in times)
+    assert shown[-1]["time"] is None
 
 
 def test_large_blocks_come_through_byte_for_byte(server: NatsServer) -> None:

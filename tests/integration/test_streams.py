@@ -428,7 +428,12 @@ def test_a_forgotten_group_is_gone_from_every_stream_and_each_says_since_when(se
 def test_forgetting_again_ends_what_was_begun(server: NatsServer) -> None:
     streams(server)
     make_group(server, "archive", "logs-p1")
-    shipper(server, "forget", "archive")
+    result = shipper(server, "forget", "--json", "archive")
+    assert json.loads(result.stdout) == {
+        "group": "archive",
+        "streams": ["logs-p0", "logs-p1", "logs-p2"],
+        "deleted": [{"stream": "logs-p1", "host": "archive1.example.net", "not_read": 0}],
+    }
     first = forgotten(server, "archive")
     result = shipper(server, "forget", "archive")
     assert (result.returncode, result.stdout) == (0, "archive is forgotten on 3 streams\n")
