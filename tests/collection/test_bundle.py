@@ -80,7 +80,7 @@ def test_it_holds_what_hosts_need_and_nothing_else(built: Path) -> None:
     inside = {name for name in names if name.startswith("shipper_runtime/")}
     there = {"shipper_runtime/" + path.name for path in SCRIPT.parent.glob("*.py")}
     assert there - inside == {"shipper_runtime/" + name for name in bundle.CONTROLLER_ONLY}
-    assert built.stat().st_size < 250_000
+    assert built.stat().st_size < 300_000
 
 
 def pythons() -> list[str]:
