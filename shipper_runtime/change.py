@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from .fleet import HOSTNAME, PARTITIONS, READ_PARTITIONS, Inventory, plan_fleet, whole_number
-from .identities import GROUPS, group_of, named
+from .fleet import PARTITIONS, READ_PARTITIONS, Inventory, plan_fleet, whole_number
+from .identities import GROUPS, HOSTNAME, group_of, hostname, named
 from .partition import fnv1a_32
 from .tables import table
 
@@ -93,7 +93,7 @@ def plan_change(
         # Of what is thought of, and not of what is.
         empty.problems = ["then " + problem for problem in plans[1].problems]
         return empty
-    names = [str(inventory[host].get(HOSTNAME) or host) for host in producers]
+    names = [hostname(inventory[host], host) for host in producers]
     hashes = [fnv1a_32(name.encode()) for name in names]
     numbers = [[value % max(plan.partitions, 1) for value in hashes] for plan in plans]
     sides = [

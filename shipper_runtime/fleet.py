@@ -14,14 +14,13 @@ from typing import Any
 
 from . import identities
 from .assignment import PARTITIONS_MAX, distribute, partition_range
-from .identities import group_of, named, use_one_of
+from .identities import HOSTNAME, group_of, hostname, named, use_one_of
 from .partition import is_host
 
 PREFIXES = ("producer", "consumer", "broker", "shipper")
 # The inventory variables that concern more than one host.
 PARTITIONS = {"producer": "producer_partitions", "consumer": "consumer_partitions", "fleet": "shipper_partitions"}
 STREAM = "shipper_stream"
-HOSTNAME = "producer_hostname"
 READ_PARTITIONS = "consumer_read_partitions"
 VARIABLES = (*PARTITIONS.values(), STREAM, HOSTNAME, READ_PARTITIONS, *identities.GROUPS, *identities.VARIABLES)
 # How many hosts at a time: Ansible would stumble over it only when it comes to them.
@@ -222,10 +221,9 @@ def _agree_on_partitions(
 def _check_names(plan: Plan, inventory: Inventory, producers: Sequence[str], consumers: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for host in producers:
-        given = inventory[host].get(HOSTNAME)
-        name = host if given is None else given
-        if not isinstance(name, str) or not is_host(name):
-            shown = "the host name %s" % host if given is None else "%s=%s for %s" % (HOSTNAME, given, host)
+        name = hostname(inventory[host], host)
+        if not is_host(name):
+            shown = "the host name %s" % host if name == host else "%s=%s for %s" % (HOSTNAME, name, host)
             plan.problems.append(
                 "%s cannot be part of a subject: use 1 to 253 ASCII letters, digits, - _ and ., without empty labels, "
                 "in producer_hostname" % shown

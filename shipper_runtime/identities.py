@@ -82,6 +82,12 @@ def identity(variables: Mapping[str, Any], host: str) -> str:
     return host if name is None or name == "" else str(name)
 
 
+def hostname(variables: Mapping[str, Any], host: str) -> str:
+    """What a host ships as."""
+    name = variables.get(HOSTNAME)
+    return host if name is None or name == "" else str(name)
+
+
 def group_of(variables: Mapping[str, Any]) -> str:
     """The group of a host that archives. An empty one is none, as in the program's settings."""
     _name, group = _said(variables, GROUPS) or ("", DEFAULT_GROUP)
@@ -108,7 +114,7 @@ def broker_users(
     for host in producers:
         variables = inventory[host]
         prefix, stream = _where(variables, host, "producer")
-        rights[host] |= permissions.producer(prefix, partitions, str(variables.get(HOSTNAME) or host), stream)
+        rights[host] |= permissions.producer(prefix, partitions, hostname(variables, host), stream)
     kept = _kept(owners)
     for host, numbers in read_partitions.items():
         variables = inventory[host]

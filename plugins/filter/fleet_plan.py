@@ -95,10 +95,10 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.logfleet.shipper.plugins.plugin_utils.inventory import Inventory
 from ansible_collections.logfleet.shipper.plugins.plugin_utils.specification import Slips
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
-    HOSTNAME,
     VARIABLES,
     plan_fleet,
 )
+from ansible_collections.logfleet.shipper.shipper_runtime.identities import hostname
 
 
 def fleet_plan(
@@ -129,7 +129,7 @@ def fleet_plan(
         "partitions": plan.partitions,
         # Of a fleet that cannot work nobody may take the plan for made.
         "producers": [] if problems else list(producers),
-        "hostnames": {host: inventory[host].get(HOSTNAME, host) for host in producers},
+        "hostnames": {host: hostname(inventory[host], host) for host in producers},
         "problems": problems,
         "read_partitions": {} if problems else plan.read_partitions,
     }

@@ -140,6 +140,13 @@ def test_a_name_that_cannot_be_part_of_a_subject_is_named():
     ]
 
 
+@pytest.mark.parametrize(("given", "name"), [(None, "web1"), ("", "web1"), (1234, "1234")])
+def test_a_name_that_is_none_is_the_inventorys_and_a_number_is_a_name(given, name):
+    hosts = fleet(web1={"producer_hostname": given})
+    assert plan(hosts, ["web1"], ["a1"])["hostnames"] == {"web1": name}
+    assert problems(web1={"producer_hostname": given}) == []
+
+
 def test_two_hosts_with_one_name_are_named():
     assert problems(web2={"producer_hostname": "web1"}) == [
         "web1 and web2 both ship as web1: give them different names in producer_hostname"
