@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which consumer reads which partitions. Pure; used on the controller only.
 
-Every partition goes to a host that ranks it high, and a host's ranks depend on its own name alone: who joins or leaves
-changes little for the others. The way is that of stable matching, with room for an even share on every host.
+Nothing is known of what was before, and yet who joins or leaves must change little for the others. Archive hosts mostly
+are numbered: a4 has the partitions that a fourth host takes from three others. What that leaves over, because a number
+is missing or a name has none, goes to hosts that rank it high, and a host's ranks depend on its own name alone. The way
+is that of stable matching, with room for an even share on every host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from itertools import chain
+from heapq import heappush, heapreplace
 
 # What can be planned in seconds, and what a consumer may name in SHIPPER_READ_PARTITIONS.
 PARTITIONS_MAX = 65536
+# A name's first label, its last number in the midst.
+_NUMBER = re.compile(r"([^.]*?)([0-9]{1,9})([^.0-9]*(?:\..*)?)\Z", re.DOTALL)
+# Of those who have no number there may be so few that what they change stays small.
+_MOST = 0.75
 
 
 class AssignmentError(ValueError):
@@ -38,23 +46,27 @@ def assign(
     shares: dict[str, list[int]] = {host: [] for host in names}
     for number, host in owners.items():
         shares[host].append(number)
-    distribute([number for number in range(count) if number not in owners], shares)
+    distribute([number for number in range(count) if number not in owners], shares, count)
     return shares
 
 
-def distribute(numbers: Sequence[int], shares: dict[str, list[int]]) -> None:
-    """Adds these partitions to what the hosts have already, so that loads become even, and sorts it."""
+def distribute(numbers: Sequence[int], shares: dict[str, list[int]], count: int) -> None:
+    """Adds these partitions, of count, to what the hosts have already, so that loads become even, and sorts it."""
     loads = {host: len(share) for host, share in shares.items()}
     even, extra = _level(sorted(loads.values()), sum(loads.values()) + len(numbers))
-    given: set[int] = set()
-    for wish in sorted(chain.from_iterable(_wishes(name, numbers) for name in shares)):
-        host, number = wish[2:]
-        if number in given or loads[host] > even or (loads[host] == even and not extra):
-            continue
-        extra -= loads[host] == even
-        loads[host] += 1
-        given.add(number)
-        shares[host].append(number)
+    free = set(numbers)
+
+    def give(wishes: Iterable[tuple[str, int]], extra: int) -> int:
+        for host, number in wishes:
+            if number in free and (loads[host] < even or (loads[host] == even and extra)):
+                extra -= loads[host] == even
+                loads[host] += 1
+                free.discard(number)
+                shares[host].append(number)
+        return extra
+
+    left = give(_numbered(shares, count), extra)
+    give(_ranked(shares, sorted(free)), left)
     for share in shares.values():
         share.sort()
 
@@ -91,8 +103,47 @@ def _level(loads: Sequence[int], count: int) -> tuple[int, int]:
     return divmod(left, reached)
 
 
-def _wishes(host: str, free: Sequence[int]) -> list[tuple[int, bytes, str, int]]:
+def _numbered(hosts: Iterable[str], count: int) -> list[tuple[str, int]]:
+    """What hosts have by their own number, where most are called alike but for it."""
+    names = sorted(hosts)
+    alike: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for host in names:
+        found = _NUMBER.match(host)
+        if found:
+            before, number, behind = found.groups()
+            alike[before, behind].setdefault(int(number) - 1, host)
+    places = max(alike.values(), key=len, default={})
+    # As far as half of the numbers are there: a1 and a900 are two hosts, not 900.
+    present = sorted(places)
+    last = max((index for rank, index in enumerate(present, 1) if index < 2 * rank), default=-1)
+    within = [index for index in present if index <= last]
+    if len(within) < _MOST * len(names):
+        return []
+    layout = _joined(count, max(last + 1, len(names)))
+    return [(places[index], number) for index in within if index >= 0 for number in layout[index]]
+
+
+def _joined(count: int, hosts: int) -> list[list[int]]:
+    """Partitions of hosts that joined one by one: each took its share from those that had most, and no more moved."""
+    shares = [list(range(count))]
+    fullest = [(-count, 0)]
+    for host in range(1, hosts):
+        taken: list[int] = []
+        for _turn in range(count // (host + 1)):
+            load, donor = fullest[0]
+            taken.append(shares[donor].pop())
+            heapreplace(fullest, (load + 1, donor))
+        shares.append(taken)
+        heappush(fullest, (-len(taken), host))
+    return shares
+
+
+def _ranked(hosts: Iterable[str], free: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Hosts and partitions, those that rank each other highest first."""
     # Ranks, not hashes, are compared between hosts: every host has one first wish, one second, and so on, which halves
     # the variance of what must be moved for the sake of even loads. The hash's second half decides between equals.
-    order = sorted((blake2b(b"%d %s" % (number, host.encode()), digest_size=16).digest(), number) for number in free)
-    return [(rank, digest[8:], host, number) for rank, (digest, number) in enumerate(order)]
+    wishes = []
+    for host in hosts:
+        hashed = [(blake2b(b"%d %s" % (number, host.encode()), digest_size=16).digest(), number) for number in free]
+        wishes += [(rank, digest[8:], host, number) for rank, (digest, number) in enumerate(sorted(hashed))]
+    return ((host, number) for _rank, _digest, host, number in sorted(wishes))

