@@ -246,7 +246,7 @@ def test_a_consumer_that_consumer_hosts_does_not_name_is_named(fleet: Fleet) -> 
 
 def test_a_host_may_be_called_like_the_controller(fleet: Fleet) -> None:
     """Ansible takes 127.0.0.1 in an inventory for localhost."""
-    fleet.producers = {"127.0.0.1": {"producer_hostname": 1234}, "web2": {"producer_hostname": None}}
+    fleet.producers = {"127.0.0.1": {"producer_hostname": 1234}, "web2": {"producer_hostname": ""}}
     run = fleet.play()
     assert run.code == 0, run.output
     names = [settings(fleet.host(host) / "etc/shipper/producer.env")["HOSTNAME"] for host in fleet.producers]
