@@ -41,6 +41,9 @@ HEARTBEAT = 10.0
 REQUEST_TIMEOUT = 5.0
 _BACKOFF_FIRST = 0.25
 _BACKOFF_MOST = 8.0
+# What nats-py raises where somebody else listens, who says what it cannot read.
+_NONSENSE = (AttributeError, TypeError, ValueError)
+_WHY_NOT = (nats.errors.Error, OSError, asyncio.TimeoutError, *_NONSENSE)
 
 _REFUSED = re.compile(r'Permissions Violation for Publish to "(.*)"\Z', re.DOTALL)
 
@@ -309,8 +312,10 @@ class Broker:
             link = Link(client, server, self._inbox)
             ready = True
             return link
-        except (nats.errors.Error, OSError, asyncio.TimeoutError, SettingError) as error:
+        except _WHY_NOT as error:
             cause = errors[-1] if errors and isinstance(error, nats.errors.NoServersError) else error
+            if isinstance(cause, _NONSENSE) and not isinstance(cause, SettingError):
+                cause = OSError("what it says is not NATS's protocol")
             if tls and server.url not in self._handshake_first and _said_nothing(cause):
                 # No INFO in the clear: the server may want the handshake first. Try it that way next time.
                 self._handshake_first.add(server.url)

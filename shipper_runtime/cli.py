@@ -135,6 +135,8 @@ def _logs(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 def _forget(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import streams
 
+    if not options.group:
+        raise SettingError("GROUP", options.group, "name the group that nobody runs any more")
     group = group_name({"SHIPPER_GROUP": options.group})
     _run_once(streams.forget(fleet_settings(env), group, force=options.force, as_json=options.json))
 

@@ -83,7 +83,8 @@ def parse(text: str) -> dict[str, str]:
         line += end
     if state in ("single", "double", "double-escape"):
         raise EnvFileError("line %d: the quote is not closed" % begun)
-    if state == "escape":
+    if state == "value":
+        # A backslash was the last byte of all.
         variables[_name(key, begun)] = value[:kept]
     return variables
 

@@ -120,7 +120,8 @@ class _JournalFormatter(logging.Formatter):
 
 def _stderr_is_journal() -> bool:
     # systemd.exec(5): JOURNAL_STREAM holds device and inode of the stream, since a child's may be another one.
-    with contextlib.suppress(OSError, ValueError):
+    # There may be no stderr at all.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         status = os.fstat(sys.stderr.fileno())
         return os.environ.get("JOURNAL_STREAM") == "%d:%d" % (status.st_dev, status.st_ino)
     return False

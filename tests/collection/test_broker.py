@@ -270,6 +270,11 @@ def test_users_are_a_reload_and_a_port_is_a_restart_and_what_cannot_work_is_neit
     assert (again.code, again.sum("changed")) == (0, 0), again.output
 
     before, users = brokers.configuration(), brokers.vars["broker_users"]
+    brokers.vars["broker_users"] = []
+    refused = brokers.deploy()
+    assert refused.code != 0
+    assert "broker_auth is password, and broker_users is empty, which lets everybody do everything" in refused.message
+    assert brokers.configuration() == before
     brokers.vars["broker_users"] = [admin(), admin()]
     brokers.vars["broker_sync_interval"] = "10m"
     refused = brokers.deploy()

@@ -61,6 +61,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: P
         (("logs", "web1"), "SHIPPER_STREAM is not set"),
         (("forget", "archive"), "SHIPPER_STREAM is not set"),
         (("forget",), "GROUP"),
+        (("forget", ""), "GROUP"),
         (("forget", "a.b", "--stream", "logs"), "GROUP=a.b"),
         (("logs",), "HOST"),
         (("logs", "a b", "--stream", "logs"), "HOST=a b"),

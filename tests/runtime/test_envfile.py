@@ -34,6 +34,11 @@ def test_a_value_is_what_systemd_would_read(text: str, value: str) -> None:
     assert parse(text) == {"A": value}
 
 
+@pytest.mark.parametrize("text", ["A=10\\", "B=x\nA=10 \\"])
+def test_a_backslash_at_the_very_end_loses_nothing(text: str) -> None:
+    assert parse(text)["A"] == "10"
+
+
 @pytest.mark.parametrize("text", ["A", "A b=c", "1=2", "A='x", 'A="x\n\n', "=x"])
 def test_what_is_no_assignment_is_refused_with_its_line(text: str) -> None:
     with pytest.raises(EnvFileError, match="line 2"):
