@@ -252,12 +252,17 @@ class Lineage:
         self.update(now)
         return life not in self.lives or life.file is not None
 
+    def _beside(self, life: Life) -> Sibling | None:
+        """The life's file under any name of its folder. Of one that was empty only the inode is known, which another
+        file may have been given, and that one is perhaps nobody's to ship."""
+        return None if life.unknown else self._shared.folders.with_key(life.record.where, life.key)
+
     def _settle(self, life: Life, own: Sibling | None, family: list[Sibling], cut_away: bool = False) -> bool:
         """Open the life's file wherever it is now, or give it up. False if it may still turn up."""
         with contextlib.suppress(FileNotFoundError, Replaced):
             life.open()
             return True
-        beside = self._shared.folders.with_key(life.record.where, life.key)
+        beside = self._beside(life)
         for sibling in (own, beside, *family):
             if sibling is not None and life.is_file(sibling):
                 with contextlib.suppress(FileNotFoundError, Replaced):
@@ -406,7 +411,7 @@ class Lineage:
         life.look_at = now + life.look_pause
         found = look(record.where)
         if found is None or found.key != life.key:
-            found = self._shared.folders.with_key(record.where, life.key)
+            found = self._beside(life)
             if found is None:
                 self.vanished(life)
                 return False

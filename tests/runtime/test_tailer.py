@@ -873,6 +873,22 @@ def test_a_copy_with_the_inode_of_a_finished_empty_file_keeps_its_place(tmp_path
     assert drive.run().of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
 
 
+def test_a_file_that_nobody_named_is_not_shipped_for_an_empty_one_whose_inode_it_was_given(tmp_path: Path) -> None:
+    log, secret = tmp_path / "app.log", tmp_path / "secret.txt"
+    append(log, b"")
+    drive = Drive(tmp_path, log)
+    inode = log.stat().st_ino
+    drive.run()
+    drive.stop()
+    log.unlink()
+    append(secret, lines("secret", 3))
+    give_inode(drive, inode, secret)
+    drive.begin()
+    drive.run(10)
+    append(log, lines("a", 3))
+    assert drive.run(10).of(log) == lines("a", 3)
+
+
 def test_the_rest_of_a_file_is_found_though_an_empty_one_had_the_inode(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     append(log, b"")
