@@ -43,7 +43,7 @@ _BACKOFF_FIRST = 0.25
 _BACKOFF_MOST = 8.0
 # What nats-py raises where somebody else listens, who says what it cannot read.
 _NONSENSE = (AttributeError, TypeError, ValueError)
-_WHY_NOT = (nats.errors.Error, OSError, asyncio.TimeoutError, *_NONSENSE)
+_WHY_NOT = (nats.errors.Error, OSError, asyncio.TimeoutError, SettingError, *_NONSENSE)
 
 _REFUSED = re.compile(r'Permissions Violation for Publish to "(.*)"\Z', re.DOTALL)
 
@@ -313,9 +313,7 @@ class Broker:
             ready = True
             return link
         except _WHY_NOT as error:
-            cause = errors[-1] if errors and isinstance(error, nats.errors.NoServersError) else error
-            if isinstance(cause, _NONSENSE) and not isinstance(cause, SettingError):
-                cause = OSError("what it says is not NATS's protocol")
+            cause = _sense(errors[-1] if errors and isinstance(error, nats.errors.NoServersError) else error)
             if tls and server.url not in self._handshake_first and _said_nothing(cause):
                 # No INFO in the clear: the server may want the handshake first. Try it that way next time.
                 self._handshake_first.add(server.url)
@@ -328,6 +326,17 @@ class Broker:
             # Also where this is cancelled.
             if not ready:
                 natsfix.abort(client)
+
+
+def _sense(cause: Exception) -> Exception:
+    """The same, or where it only shows that nats-py stumbled, what that means."""
+    # A certificate that is refused is a ValueError too, and a name that cannot be looked up is a UnicodeError.
+    named = isinstance(cause, OSError) or (
+        isinstance(cause, UnicodeError) and not isinstance(cause, UnicodeDecodeError)
+    )
+    if isinstance(cause, _NONSENSE) and not named:
+        return OSError("what it says is not NATS's protocol")
+    return cause
 
 
 @contextlib.asynccontextmanager

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from shipper_runtime.broker import Broker
 from shipper_runtime.settings import broker_settings
+from tests.support import NatsServer
 
 SAID = [
     b"INFO []\r\n",
@@ -18,6 +21,22 @@ SAID = [
     b"-ERR \xff\r\n",
     b"x" * 200_000,
 ]
+
+
+async def failure_of(settings: dict[str, str]) -> str:
+    """Why there is no connection, of a service that goes on trying."""
+    broker = Broker(broker_settings(settings), "test", "_INBOX.test")
+    running = asyncio.ensure_future(broker.run())
+    try:
+        for _turn in range(200):
+            await asyncio.sleep(0.05)
+            if broker.failure or running.done():
+                break
+        assert not running.done(), running.exception()
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    return broker.failure
 
 
 @pytest.mark.parametrize("said", SAID, ids=range(len(SAID)))
@@ -37,18 +56,34 @@ def test_who_does_not_speak_nats_is_waited_for_like_one_who_does_not_answer(said
 
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        broker = Broker(broker_settings({"NATS_URL": "127.0.0.1:%d" % port}), "test", "_INBOX.test")
-        running = asyncio.ensure_future(broker.run())
         try:
-            for _turn in range(200):
-                await asyncio.sleep(0.05)
-                if broker.failure or running.done():
-                    break
-            assert not running.done(), running.exception()
+            return await failure_of({"NATS_URL": "127.0.0.1:%d" % port})
         finally:
-            running.cancel()
-            await asyncio.wait({running})
             server.close()
-        return broker.failure
 
     assert asyncio.run(scenario()).startswith("cannot connect to NATS at nats://127.0.0.1:")
+
+
+def test_a_file_that_cannot_be_read_at_the_moment_is_named_and_waited_for(tmp_path: Path) -> None:
+    """As while certificates are replaced: the next try may find them whole."""
+    missing = str(tmp_path / "ca.pem")
+    failure = asyncio.run(failure_of({"NATS_URL": "tls://127.0.0.1:1", "NATS_CA": missing}))
+    assert "NATS_CA=" + missing in failure
+
+
+def test_a_certificate_that_is_refused_is_told(tmp_path: Path) -> None:
+    """It is a ValueError to Python, as is much that only shows that a stranger listens."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=other", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    files = 'cert_file: "%s", key_file: "%s"' % (tmp_path / "cert.pem", tmp_path / "key.pem")
+    with NatsServer(tmp_path / "nats", "tls { %s }" % files) as server:
+        failure = asyncio.run(failure_of({"NATS_URL": "tls://127.0.0.1:%d" % server.port}))
+    assert "certificate" in failure.lower()
+    assert "not NATS" not in failure
+
+
+def test_a_name_that_is_none_is_told() -> None:
+    assert "not NATS" not in asyncio.run(failure_of({"NATS_URL": "a..b:4222"}))
