@@ -56,17 +56,17 @@ def distribute(numbers: Sequence[int], shares: dict[str, list[int]], count: int)
     even, extra = _level(sorted(loads.values()), sum(loads.values()) + len(numbers))
     free = set(numbers)
 
-    def give(wishes: Iterable[tuple[str, int]], extra: int) -> int:
-        for host, number in wishes:
-            if number in free and (loads[host] < even or (loads[host] == even and extra)):
-                extra -= loads[host] == even
-                loads[host] += 1
-                free.discard(number)
-                shares[host].append(number)
-        return extra
+    def wishes() -> Iterator[tuple[str, int]]:
+        yield from _numbered(shares, count)
+        # Of what is left by then.
+        yield from _ranked(shares, sorted(free))
 
-    left = give(_numbered(shares, count), extra)
-    give(_ranked(shares, sorted(free)), left)
+    for host, number in wishes():
+        if number in free and (loads[host] < even or (loads[host] == even and extra)):
+            extra -= loads[host] == even
+            loads[host] += 1
+            free.discard(number)
+            shares[host].append(number)
     for share in shares.values():
         share.sort()
 

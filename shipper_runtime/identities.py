@@ -78,20 +78,17 @@ def problems(
 
 def identity(variables: Mapping[str, Any], host: str) -> str:
     """A host's name to the brokers."""
-    name = variables.get(IDENTITY)
-    return host if name is None or name == "" else str(name)
+    return _first_said(variables, (IDENTITY,), host)
 
 
 def hostname(variables: Mapping[str, Any], host: str) -> str:
     """What a host ships as."""
-    name = variables.get(HOSTNAME)
-    return host if name is None or name == "" else str(name)
+    return _first_said(variables, (HOSTNAME,), host)
 
 
 def group_of(variables: Mapping[str, Any]) -> str:
     """The group of a host that archives. An empty one is none, as in the program's settings."""
-    _name, group = _said(variables, GROUPS) or ("", DEFAULT_GROUP)
-    return str(group)
+    return _first_said(variables, GROUPS, DEFAULT_GROUP)
 
 
 def broker_users(
@@ -156,6 +153,12 @@ def _where(variables: Mapping[str, Any], host: str, role: str) -> tuple[str, str
 def _said(variables: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any] | None:
     """The first of these variables that is set and not empty, and its value."""
     return next(((name, variables[name]) for name in names if variables.get(name) not in (None, "")), None)
+
+
+def _first_said(variables: Mapping[str, Any], names: Iterable[str], otherwise: str) -> str:
+    """As text, for a name may be a number in an inventory."""
+    said = _said(variables, names)
+    return otherwise if said is None else str(said[1])
 
 
 def _value(variables: Mapping[str, Any], names: Iterable[str]) -> Any:

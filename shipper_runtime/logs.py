@@ -76,15 +76,14 @@ def begins(begin: float | None, last: int) -> dict[str, Any]:
 def objects(host: str, source: bytes | None, stamp: int | None, data: Payload) -> bytes:
     """For each line in data a JSON object on a line. Bytes that are no UTF-8 are what Python's surrogateescape makes of
     them. stamp is in ns; it and source are None where that is not known."""
-    seconds, fraction = divmod(stamp or 0, 10**9)
-    moment = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S") + ".%09dZ" % fraction
+    complete = data.endswith(b"\n")
     head = {
         "host": host,
         "source": None if source is None else source.decode(errors="surrogateescape"),
-        "time": None if stamp is None else moment,
-        "complete": data.endswith(b"\n"),
+        "time": None if stamp is None else _written(stamp),
+        "complete": complete,
     }
-    lines = bytes(data[:-1] if head["complete"] else data).split(b"\n")
+    lines = bytes(data[:-1] if complete else data).split(b"\n")
     return b"".join(
         json.dumps({**head, "line": line.decode(errors="surrogateescape")}).encode() + b"\n" for line in lines
     )
@@ -277,6 +276,12 @@ async def run(settings: FleetSettings, host: str, begin: float | None, *, follow
         await asyncio.wait({reading})
     if not reading.cancelled():
         reading.result()
+
+
+def _written(stamp: int) -> str:
+    """A time in ns since 1970 as RFC 3339 writes it, to the ns."""
+    seconds, fraction = divmod(stamp, 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%09dZ" % fraction
 
 
 def _bounded(seconds: float) -> float:
