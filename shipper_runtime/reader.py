@@ -36,7 +36,8 @@ from .settings import ConsumerSettings, partition_stream
 from .tally import Tally
 from .trim import INTERVAL as TRIM_INTERVAL
 from .trim import Trimmer, durables
-from .vault import Vault
+from .turns import locked
+from .vault import Contested, Vault
 from .wire import Payload, decode
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ _FENCE_SECONDS = 10.0
 _ACK_WAIT = 60.0
 _AGAIN_FIRST, _AGAIN_MOST = 0.2, 5.0
 _OWNER_SECONDS = 2.0
+# Another partition commits in less, unless its disk is slow or it waits as well.
+_TURN_SECONDS = 1.5
+_CONTESTED = "%s is written by another partition too: its host publishes to both, and its lines are in no order"
 # Of each host. As long as the stream has bytes of a life they may come again, as when it is read from its beginning.
 LIVES_REMEMBERED = 16384
 
@@ -100,6 +104,7 @@ class Reader:
         self._take_over = settings.take_over
         self._complain = Rarely(logger.warning)
         self._no_room = False
+        self.contested = Contested()
         # When it came round last; None while it waits for a connection, which may take for ever.
         self.turned_at: float | None = None
 
@@ -221,7 +226,8 @@ class _Session:
         directory = os.path.abspath(shared.settings.directory)
         self._me = Archive(shared.ledger.id, shared.settings.host, directory)
         self._vault = Vault(
-            shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors, shared.settings.compress
+            *(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors, shared.settings.compress),
+            contested=reader.contested,
         )
         self._intake = Intake(
             whole_lines=not shared.settings.output.has_source,
@@ -473,6 +479,7 @@ class _Session:
         """Make what was taken last, and then tell the broker."""
         with self._cut_back_if_full():
             self._vault.flush()
+            await self._write_contested()
         lives, forgotten = self._intake.changes()
         commit = Commit(
             position=self._position._replace(latest=self._time.latest),
@@ -501,6 +508,18 @@ class _Session:
         self._meters.last_commit.set(time.time(), self._label)
         reader.uncommitted, reader.uncommitted_since = 0, None
         await self._link.send(self._reply, b"+ACK")
+
+    async def _write_contested(self) -> None:
+        """What other partitions write too comes last, and is committed at once."""
+        deadline = time.monotonic() + 2 * _TURN_SECONDS
+        for left in self._vault.left():
+            while (fd := self._vault.write_contested(left)) is not None:
+                self._reader._complain(_CONTESTED, left.shown)
+                if not await locked(fd, _TURN_SECONDS):
+                    # Each may wait for what the other has: from now on both have nothing before what they wait for.
+                    self._vault.contest_all()
+                    if time.monotonic() > deadline:
+                        raise OutOfStep("another partition does not commit %s" % left.shown)
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         """What is begun is brought to its end, also when we are cancelled meanwhile: see close()."""

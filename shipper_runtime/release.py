@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from .addresses import Addresses
-from .errors import ApiError, BrokerError, ConnectionLost
+from .errors import ApiError, BrokerError, ConnectionLost, OutOfStep
 from .jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
 from .ledger import Commit, Position
 from .ownership import OWNER, released
@@ -92,6 +92,8 @@ def _leave_nothing(shared: Shared, stream: str, position: Position) -> None:
         for row in asides:
             vault.append(row.host, addresses.name(None), addresses.period, position.latest, row.aside + b"\n")
         vault.flush()
+        for left in vault.left():
+            raise OutOfStep("%s is being written by another partition" % left.shown)
         vault.sync()
         lives = [replace(row, aside=b"") for row in asides]
         shared.ledger.commit(stream, Commit(position, vault.rows(), lives))

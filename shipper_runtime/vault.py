@@ -3,7 +3,9 @@
 
 A file's committed length is in the ledger. Bytes are written behind it, where ``tail -f`` sees them at once, and count
 only once they are synced and the ledger says so; before anything is written again they are cut off. While a file has
-uncommitted bytes its lock (flock) is held, so that a partition that takes it over waits for the commit.
+uncommitted bytes its lock (flock) is held, so that a partition that takes it over waits for the commit. A file that two
+write, for its host publishes to two partitions, is contested: each writes it last and commits at once, so that neither
+has the other wait for more than that.
 
 Where files are compressed (packing.py) lengths are of the file, and where it is compared counts what it holds.
 """
@@ -21,11 +23,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 from .archive import Unwritten
 from .confined import Root
 from .content import Content, content
-from .errors import OutOfStep, WireError
+from .errors import WireError
 from .ledger import FileRow, Ledger
 from .packing import Packed, pack
 from .syncing import Syncer, sync_folder
@@ -42,6 +45,8 @@ _PLACES_MOST = 10_000
 # By so much of what comes it is found in a file.
 _ENOUGH = 8 * 1024 * 1024
 IDLE_CLOSED_AFTER = 60.0
+CONTESTED_SECONDS = 60.0
+_CONTESTED_MOST = 10_000
 # A file that was last changed so long before a message came to the broker does not hold it; clocks differ.
 _CLOCKS_NS = 60 * 10**9
 # What is written as it came. A copy costs less than a call for what is smaller.
@@ -73,12 +78,42 @@ class _File:
         self.used = 0.0
 
 
+class Left(NamedTuple):
+    """A file that was left out of a flush, by its path below the archive's root, and its whole path as it is shown."""
+
+    path: bytes
+    shown: str
+
+
+class Contested:
+    """The paths of files that another partition was seen to write too, for so long as that goes on."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, float] = {}
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._seen
+
+    def add(self, path: bytes) -> None:
+        if len(self._seen) >= _CONTESTED_MOST:
+            self._seen.clear()
+        self._seen[path] = time.monotonic()
+
+    def forget_old(self, now: float) -> None:
+        """Those for which nobody had to wait for long."""
+        for path in [path for path, seen in self._seen.items() if now - seen >= CONTESTED_SECONDS]:
+            del self._seen[path]
+
+
 class Vault:
     """One partition's files. unwritten(host, path, bytes, error) is told of what cannot be written for good. compress
     is zlib's level for what does not come packed, or None where files hold it as it is; then nothing may come packed.
 
     append() gathers, flush() writes, sync() makes it last; then rows() is what the ledger is to commit, and settle()
     says that it has. Only sync() and tails() may be called from another thread.
+
+    flush() leaves out files that are contested: with write_contested() they come last. contested has their paths; it
+    may be given on to the partition's next vault.
     """
 
     def __init__(
@@ -89,8 +124,10 @@ class Vault:
         unwritten: Unwritten,
         descriptors: int,
         compress: int | None = None,
+        contested: Contested | None = None,
     ) -> None:
         self.uncommitted = 0
+        self.contested = Contested() if contested is None else contested
         self._root = root
         self._ledger = ledger
         self._stream = stream
@@ -125,15 +162,37 @@ class Vault:
         self.uncommitted += len(data)
 
     def flush(self) -> None:
-        """Write what was gathered. Raises OSError where that may go better later, and OutOfStep where another
-        partition writes the file at present; then take_back()."""
+        """Write what was gathered, but of files that are contested. Raises OSError where that may go better later; then
+        take_back()."""
+        self._write_all([file for file in self._waiting.values() if file.held or file.path not in self.contested])
+
+    def left(self) -> list[Left]:
+        """What flush() has left out: in one order for all partitions, so that no two wait for each other."""
+        return sorted(Left(file.path, self._root.shown(file.host, file.name)) for file in self._waiting.values())
+
+    def write_contested(self, left: Left) -> int | None:
+        """Write what was gathered for it, or have the descriptor of the file that another partition has locked at
+        present. Raises OSError like flush()."""
+        file = self._waiting[left.path]
+        self._write_all([file])
+        return file.fd if left.path in self._waiting else None
+
+    def contest_all(self) -> None:
+        """From now on have no file before the contested ones."""
+        for path in self._touched:
+            self.contested.add(path)
+
+    def _write_all(self, files: list[_File]) -> None:
         if self._syncer is None:
             self._syncer = Syncer(self._root.directory)
-        fresh = []
-        for file in list(self._waiting.values()):
+        ready, fresh = [], []
+        for file in files:
             if not file.held:
                 try:
                     row = self._take(file)
+                except BlockingIOError:
+                    self.contested.add(file.path)
+                    continue
                 except OSError as error:
                     if error.errno not in _GIVE_UP:
                         error.filename = self._root.path(file.host, file.name)
@@ -142,11 +201,12 @@ class Vault:
                     continue
                 if row is not None:
                     fresh.append(row)
+            ready.append(file)
         if fresh:
             self._ledger.enter(self._stream, fresh)
-        for file in self._waiting.values():
+        for file in ready:
             self._write(file)
-        self._waiting.clear()
+            del self._waiting[file.path]
 
     def sync(self) -> None:
         """On return all that was flushed is on disk, and can be found there. Raises OSError; then it must not be tried
@@ -181,6 +241,7 @@ class Vault:
         """Close what was not written for a minute: an expired file frees its room only when nobody has it open."""
         if now - self._looked_at >= 1.0:
             self._looked_at = now
+            self.contested.forget_old(now)
             for file in [file for file in self._files.values() if now - file.used >= IDLE_CLOSED_AFTER]:
                 if not file.held and not file.chunks:
                     self._close(file)
@@ -247,18 +308,15 @@ class Vault:
                 os.close(fd)
 
     def _take(self, file: _File) -> FileRow | None:
-        """Open and lock a file, and see how much of it is committed; a row if the ledger has to be told first."""
+        """Open and lock a file, and see how much of it is committed; a row if the ledger has to be told first. Raises
+        BlockingIOError where another partition has uncommitted bytes in it."""
         if file.fd >= 0 and not self._in_place(file):
             self._close_descriptor(file)
         if file.fd < 0:
             self._make_room()
             file.fd = self._root.open_file(file.host, file.name, os.O_RDWR).fd
             self._open[file.path] = file
-        try:
-            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            shown = self._root.shown(file.host, file.name)
-            raise OutOfStep("%s is being written by another partition" % shown) from None
+        fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.held = True
         self._touched[file.path] = file
         self._open.move_to_end(file.path)

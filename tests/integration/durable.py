@@ -129,12 +129,14 @@ class DurableFleet:
 
         return asyncio.run(asking())
 
-    def publish(self, *payloads: bytes, subject: str = SUBJECT, headers: dict[str, str] | None = None) -> None:
+    def publish(
+        self, *payloads: bytes, subject: str = SUBJECT, headers: dict[str, str] | None = None, stream: str = STREAM
+    ) -> None:
         """Store plain messages, as an fshipper does, but for the acknowledgement that is waited for here."""
 
         async def publishing(js: JetStream) -> None:
             for payload in payloads:
-                await js.publish(subject, payload, headers or {}, STREAM)
+                await js.publish(subject, payload, headers or {}, stream)
 
         self.ask(publishing)
 

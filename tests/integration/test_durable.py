@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from shipper_runtime.connection import Message
 from shipper_runtime.jetstream import JetStream
 from shipper_runtime.wire import Span, encode
 from tests.integration.durable import HOST, LIFE, STREAM, SUBJECT, DurableFleet, files, fleet_in, reading
-from tests.support import Shipper, run_shipper, wait_for
+from tests.support import Shipper, archived, run_shipper, wait_for
 
 SERVERS = ("2.10.26", "2.12.8", "")
 
@@ -397,6 +398,27 @@ def test_a_producer_whose_positions_are_gone_says_so_and_sends_nothing_again_unl
         assert consumer.stop() == 0
 
 
+def test_positions_that_are_an_old_copy_are_told_by_a_file_that_they_know(fleet: DurableFleet) -> None:
+    """What the copy does not know would be sent again, and what the stream has last is of what it does."""
+    fleet.write(20)
+    pattern = str(fleet.folder / "[ao]*.log")
+    with fleet.producer(SHIPPER_FILE=pattern) as producer:
+        wait_for(lambda: int(fleet.state()["messages"]) > 0)
+        assert producer.stop() == 0
+        shutil.copytree(fleet.folder / "state", fleet.folder / "older")
+        producer.start()
+        (fleet.folder / "other.log").write_bytes(b"of another file\n")
+        wait_for(lambda: int(fleet.state()["messages"]) > 1)
+        fleet.write(1)
+        wait_for(lambda: int(fleet.state()["messages"]) > 2)
+        assert producer.stop() == 0
+    shutil.rmtree(fleet.folder / "state")
+    (fleet.folder / "older").rename(fleet.folder / "state")
+    with fleet.producer(SHIPPER_FILE=pattern) as producer:
+        assert producer.process is not None and producer.process.wait(15) == 2
+        assert "holds positions that are older than what was sent" in producer.log
+
+
 def test_a_message_that_the_server_calls_a_duplicate_without_having_it_is_sent_with_another_id(tmp_path: Path) -> None:
     """As 2.10 does with three replicas and a full stream; here a program of ours answers in the stream's place."""
     with fleet_in(tmp_path) as fleet:
@@ -548,6 +570,51 @@ def test_many_partitions_with_a_backlog_are_read_without_being_cut_off(fleet: Du
         wait_for(lambda: all(path.stat().st_size == 4 * 520_001 for path in root.glob("web*/plain-*")), 60)
         assert consumer.stop() == 0
         assert "Disconnected" not in consumer.log
+
+
+@pytest.mark.parametrize("workers", [("0,1",), ("0", "1")], ids=["one worker", "two workers"])
+def test_hosts_that_publish_to_two_partitions_keep_no_other_host_from_anything(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    with fleet_in(tmp_path) as fleet, contextlib.ExitStack() as stack:
+        made = run_shipper("streams", env={**fleet.common, "SHIPPER_PARTITIONS": "2"})
+        assert made.returncode == 0, made.stderr
+        over, sent = threading.Event(), 0
+        bad = [b"shipper.p%d.bad%d" % (partition, host) for partition in (0, 1) for host in (1, 2, 3)]
+
+        def disturb() -> None:
+            nonlocal sent
+            with socket.create_connection(("127.0.0.1", fleet.server.port)) as plain:
+                plain.sendall(b'CONNECT {"verbose":false}\r\n')
+                while not over.wait(0.005):
+                    # In another order each time, so that whoever reads wants what the other one has.
+                    turn = bad[sent % 6 :] + bad[: sent % 6]
+                    plain.sendall(b"".join(b"PUB %s 4\r\nline\r\n" % subject for subject in turn))
+                    sent += 1
+
+        def holds(host: str, lines: int) -> bool:
+            return archived(fleet.directory(), host).count(b"\n") == lines
+
+        programs = [stack.enter_context(fleet.consumer(SHIPPER_READ_PARTITIONS=own)) for own in workers]
+        disturbing = threading.Thread(target=disturb)
+        disturbing.start()
+        try:
+            wait_for(lambda: all((fleet.directory() / ("bad%d" % host)).is_dir() for host in (1, 2, 3)))
+            for number in range(20):
+                for partition in (0, 1):
+                    name = "good%d" % partition
+                    fleet.publish(
+                        b"%d" % number, subject="shipper.p%d.%s" % (partition, name), stream="logs-p%d" % partition
+                    )
+                time.sleep(0.1)
+            for name in ("good0", "good1"):
+                wait_for(partial(holds, name, 20), 8, name)
+        finally:
+            over.set()
+            disturbing.join()
+        for name in ("bad1", "bad2", "bad3"):
+            wait_for(partial(holds, name, 2 * sent), 20, name)
+        assert [program.stop() for program in programs] == [0] * len(programs)
 
 
 def test_plain_messages_can_be_refused(fleet: DurableFleet) -> None:

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,10 @@ import pytest
 
 from shipper_runtime import vault as vault_module
 from shipper_runtime.confined import Root
-from shipper_runtime.errors import OutOfStep
 from shipper_runtime.ledger import FOLDER as LEDGER_FOLDER
 from shipper_runtime.ledger import NAME, Commit, FileRow, Ledger, Lost, Position
 from shipper_runtime.packing import Packed, pack
-from shipper_runtime.vault import Vault
+from shipper_runtime.vault import CONTESTED_SECONDS, Vault
 
 STREAM, OTHER = "logs-p0", "logs-p1"
 # 2100: later than any file here was changed.
@@ -309,22 +309,40 @@ def test_a_sync_that_fails_is_raised_and_what_it_was_about_is_not_kept(
 def test_a_file_that_another_partition_writes_is_waited_for_and_taken_over_after_its_commit(tmp_path: Path) -> None:
     with opened(tmp_path) as one, opened(tmp_path, OTHER) as two:
         one.write("web1", b"log", b"a\n")
-        two.append("web1", b"log", b"b\n")
-        with pytest.raises(OutOfStep, match="web1/log is being written by another partition"):
-            two.vault.flush()
-        two.vault.take_back()
-        two.vault.close()
-        one.commit()
+        two.write("web2", b"log", b"another\n")
         two.write("web1", b"log", b"b\n")
+        assert (tmp_path / "web2/log").read_bytes() == b"another\n"
+        (left,) = two.vault.left()
+        assert left == (b"web1/log", str(tmp_path / "web1/log"))
+        fd = two.vault.write_contested(left)
+        assert fd is not None and os.path.samestat(os.fstat(fd), os.stat(tmp_path / "web1/log"))
+        one.commit()
+        assert two.vault.write_contested(left) is None
         assert two.ledger.file(b"web1/log") == (OTHER, FileRow(b"web1/log", 2, 0))
-        one.append("web1", b"log", b"c\n")
-        with pytest.raises(OutOfStep):
-            one.vault.flush()
-        one.vault.close()
-        two.commit()
         one.write("web1", b"log", b"c\n")
+        assert [left.path for left in one.vault.left()] == [b"web1/log"]
+        two.commit()
+        assert one.vault.write_contested(left) is None
         one.commit()
         assert (tmp_path / "web1/log").read_bytes() == b"a\nb\nc\n"
+
+
+def test_what_is_contested_comes_last_in_one_order_until_nobody_contests_it_any_more(tmp_path: Path) -> None:
+    with opened(tmp_path) as it:
+        for host in ("web3", "web1", "web2"):
+            it.write(host, b"log", b"a\n")
+        it.vault.contest_all()
+        it.commit()
+        for host in ("web3", "web1", "web4", "web2"):
+            it.write(host, b"log", b"b\n")
+        assert [left.path for left in it.vault.left()] == [b"web1/log", b"web2/log", b"web3/log"]
+        assert (tmp_path / "web4/log").read_bytes() == b"b\n"
+        for left in it.vault.left():
+            assert it.vault.write_contested(left) is None
+        it.commit()
+        it.vault.contested.forget_old(time.monotonic() + CONTESTED_SECONDS)
+        it.write("web3", b"log", b"c\n")
+        assert it.vault.left() == []
 
 
 def test_of_a_partition_that_was_killed_another_takes_only_what_was_committed(tmp_path: Path) -> None:
