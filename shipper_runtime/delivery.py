@@ -10,7 +10,7 @@ from .broker import Link
 from .errors import ApiError, BrokerError, NoAnswer, NoResponders, PublishRefused, StateError, WireError
 from .jetstream import DUPLICATE_IN_PROCESS, NO_ROOM, STREAM_FULL, STREAM_NOT_FOUND, JetStream
 from .positions import PositionStore
-from .wire import Sendable, decode
+from .wire import Sendable, decode, lives_begun
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +127,18 @@ async def check_positions(
         logger.warning("Cannot compare the positions with stream %s: it does not allow direct gets", stream)
         return
     if last is None:
+        store.count_from(0)
         return
     try:
         span = decode(last.headers, len(last.payload))
     except WireError:
-        return
+        span = None
+    begun = 0 if span is None else lives_begun(last.headers)
     known = store.acknowledged.get(stream)
-    if span is None or store.knows(span.life) or (known is not None and known.sequence >= last.sequence):
+    is_newest = store.begun is None or store.begun >= begun
+    is_known = span is None or store.knows(span.life) or (known is not None and known.sequence >= last.sequence)
+    if is_newest and is_known:
+        store.count_from(begun)
         return
     what = "holds no positions" if store.first_start else "holds positions that are older than what was sent"
     raise StateError(

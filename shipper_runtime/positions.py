@@ -41,6 +41,9 @@ class PositionStore:
     The folder is made where it is missing, and locked against a second producer until close(). first_start tells that
     there was no file of positions. Everything is called from one thread, except write().
 
+    begun counts the lives that were ever durable(). Each is before it is sent, so a message that was sent when there
+    were more tells that the file is an old copy. None: another version wrote the file, which does not count.
+
     The lives that were in the file stay known until confirmed(), even if their files are gone: what was sent of them
     last before a crash may be in the stream without having been acknowledged here.
 
@@ -52,12 +55,14 @@ class PositionStore:
         self.folder = folder
         self.records: dict[bytes, list[Record]] = {}
         self.acknowledged: dict[str, Acknowledged] = {}
+        self.begun: int | None = 0
         self.dirty = False
         self._path = os.path.join(folder, NAME)
         self._writing = threading.Lock()
         self._newest: bytes | None = None
         self._durable: set[str] = set()
         self._unconfirmed: set[str] = set()
+        self._is_confirmed = False
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -95,7 +100,7 @@ class PositionStore:
         except OSError as error:
             raise StateError("%s: cannot be read (%s)" % (printable(self._path), error.strerror)) from None
         try:
-            self.records, self.acknowledged, self._unconfirmed = parse(content)
+            self.records, self.acknowledged, self._unconfirmed, self.begun = parse(content)
             for records in self.records.values():
                 self._unconfirmed.update(record.life for record in records)
                 self._durable.update(record.life for record in records if record.head_length)
@@ -121,9 +126,17 @@ class PositionStore:
     def confirmed(self) -> None:
         """The stream has nothing that these positions do not know."""
         self._unconfirmed.clear()
+        self._is_confirmed = True
+
+    def count_from(self, begun: int) -> None:
+        """Go on behind another version that did not count: the stream knows of so many lives."""
+        if self.begun is None:
+            self.begun = begun
+            self.dirty = True
 
     def durable(self, record: Record) -> bool:
-        """Whether the record's life, and by what it is known, has been saved; the offset may be older."""
+        """Whether the record's life, and by what it is known, has been saved since confirmed(); the offset may be
+        older."""
         return record.life in self._durable
 
     def snapshot(self) -> bytes:
@@ -131,8 +144,9 @@ class PositionStore:
         entries = [_encode(record) for records in self.records.values() for record in records]
         streams = json.dumps({stream: dataclasses.asdict(last) for stream, last in self.acknowledged.items()})
         gone = self._unconfirmed.difference(record.life for records in self.records.values() for record in records)
-        data = b'{"version": %d, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
+        data = b'{"version": %d, "begun": %b, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
             VERSION,
+            json.dumps(self.begun).encode(),
             streams.encode(),
             json.dumps(sorted(gone)).encode(),
             b",\n".join(entries),
@@ -171,10 +185,16 @@ class PositionStore:
     def save(self) -> None:
         """Write what there is now. Raises OSError, and then stays dirty."""
         lives = {each.life for records in self.records.values() for each in records if each.head_length}
+        if not self._is_confirmed:
+            # None of them is sent before; and an old copy that begins files anew must stay one.
+            lives &= self._durable
+        begun = self.begun
+        if begun is not None:
+            self.begun = begun + len(lives - self._durable)
         try:
             self.write(self.snapshot())
         except OSError:
-            self.dirty = True
+            self.begun, self.dirty = begun, True
             raise
         self._durable = lives
 
@@ -193,12 +213,13 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class Positions(NamedTuple):
-    """What a file of positions holds: the records by source, what each stream acknowledged last, and the lives whose
-    files are gone and that were not confirmed."""
+    """What a file of positions holds: the records by source, what each stream acknowledged last, the lives whose files
+    are gone and that were not confirmed, and how many were ever begun."""
 
     records: dict[bytes, list[Record]]
     acknowledged: dict[str, Acknowledged]
     unconfirmed: set[str]
+    begun: int | None
 
 
 def parse(content: bytes) -> Positions:
@@ -215,7 +236,9 @@ def parse(content: bytes) -> Positions:
     for entry in document["lives"]:
         record = _decode(entry)
         records.setdefault(record.source, []).append(record)
-    return Positions(records, acknowledged, {str(life) for life in document.get("unconfirmed", [])})
+    begun = document.get("begun")
+    unconfirmed = {str(life) for life in document.get("unconfirmed", [])}
+    return Positions(records, acknowledged, unconfirmed, None if begun is None else int(begun))
 
 
 def _encode(record: Record) -> bytes:

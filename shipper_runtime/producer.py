@@ -191,7 +191,7 @@ class _Producer:
                 source.release(block)
                 return
             try:
-                headers = encode(self._settings.host, span, repeat.fresh_ids)
+                headers = encode(self._settings.host, span, repeat.fresh_ids, self._store.begun)
                 sequence = await self._delivery.deliver(link, self._settings.subject, payload, headers)
             except ConnectionLost:
                 continue

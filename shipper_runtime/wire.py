@@ -28,6 +28,7 @@ BEGIN = "Shipper-Begin"
 END = "Shipper-End"
 HEAD = "Shipper-Head"
 PARTIAL = "Shipper-Partial"
+LIVES = "Shipper-Lives"
 ENCODING = "Shipper-Encoding"
 
 # What a server adds to a message that was asked for (a direct get).
@@ -71,8 +72,9 @@ class Span(NamedTuple):
     packed: bool = False
 
 
-def encode(host: str, span: Span, fresh: int = 0) -> dict[str, str]:
-    """The headers of a message of host that carries span. fresh above 0 gives it another id than before."""
+def encode(host: str, span: Span, fresh: int = 0, lives: int | None = None) -> dict[str, str]:
+    """The headers of a message of host that carries span. fresh above 0 gives it another id than before; lives is how
+    many the producer's positions have begun, where that is known."""
     headers = {
         MSG_ID: "%s:%s:%d:%d%s" % (host, span.life, span.begin, span.end, "#%d" % fresh if fresh else ""),
         SOURCE: quote_from_bytes(span.source, safe="/"),
@@ -85,6 +87,8 @@ def encode(host: str, span: Span, fresh: int = 0) -> dict[str, str]:
         headers[PARTIAL] = span.partial
     if span.packed:
         headers[ENCODING] = GZIP
+    if lives is not None:
+        headers[LIVES] = "%d" % lives
     return headers
 
 
@@ -133,6 +137,12 @@ def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | Non
         partial=partial,
         packed=encoding is not None,
     )
+
+
+def lives_begun(headers: Mapping[str, str] | None) -> int:
+    """How many lives the sender of a message had begun; 0 where it does not say, or nothing that makes sense."""
+    text = (headers or {}).get(LIVES, "")
+    return int(text) if _NUMBER.match(text) else 0
 
 
 # A host has few paths, and hosts have the same ones.

@@ -57,6 +57,8 @@ class Drive:
 
     def begin(self) -> None:
         self.store = PositionStore(self.state)
+        # As if the stream had been asked.
+        self.store.confirmed()
         try:
             self.tailer = Tailer(
                 self.patterns, self.store, start=self.start, now=self.now, descriptors=self.descriptors

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -151,9 +153,9 @@ def remember(store: PositionStore, life: str) -> None:
     store.records[record.source] = [record]
 
 
-def last(life: str | None, sequence: int = 50) -> tuple[dict[str, str], bytes]:
+def last(life: str | None, sequence: int = 50, lives: int | None = None) -> tuple[dict[str, str], bytes]:
     """The stream's last message of this host, as a direct get gives it."""
-    headers = {} if life is None else encode(HOST, Span(b"/var/log/a", life, 0, 2, 0, "0" * 32))
+    headers = {} if life is None else encode(HOST, Span(b"/var/log/a", life, 0, 2, 0, "0" * 32), lives=lives)
     at = {"Nats-Subject": SUBJECT, "Nats-Sequence": str(sequence), "Nats-Time-Stamp": "2024-01-01T00:00:00Z"}
     return {**headers, **at}, b"x"
 
@@ -187,6 +189,53 @@ def test_positions_that_are_an_old_copy_are_refused(folder: Path) -> None:
         store.save()
     with positions(folder) as store, pytest.raises(StateError, match="positions that are older than what was sent"):
         check(store, last=last(FOREIGN))
+
+
+def test_positions_are_an_old_copy_where_more_lives_had_been_begun_whoevers_the_last_message_is(folder: Path) -> None:
+    with positions(folder) as store:
+        remember(store, OURS)
+        store.records[b"/var/log/a"][0].advance(2, b"x\n", b"x\n")
+        store.save()
+        assert store.begun == 0
+        store.confirmed()
+        store.save()
+        store.save()
+        assert store.begun == 1
+    with positions(folder) as store:
+        assert store.begun == 1
+        check(store, last=last(OURS, lives=1))
+        # Not even a sequence helps: the stream may be another one by now.
+        store.acknowledge(STREAM, 0, 99)
+        with pytest.raises(StateError, match="positions that are older than what was sent"):
+            check(store, last=last(OURS, lives=2))
+
+
+def test_lives_are_counted_on_behind_a_version_that_does_not_count_them(folder: Path) -> None:
+    with positions(folder) as store:
+        remember(store, OURS)
+        store.save()
+    path = folder / "positions.json"
+    path.write_bytes(path.read_bytes().replace(b'"begun": 0, ', b""))
+    with positions(folder) as store:
+        assert store.begun is None
+        check(store, last=last(OURS, lives=7))
+        assert store.begun == 7
+
+
+def test_what_is_not_on_disk_is_not_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with positions(folder) as store:
+        remember(store, OURS)
+        store.records[b"/var/log/a"][0].advance(2, b"x\n", b"x\n")
+        store.confirmed()
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(os, "fsync", full)
+            store.save()
+        assert store.begun == 0
+        store.save()
+        assert store.begun == 1
 
 
 def test_positions_that_know_the_last_message_or_what_is_behind_it_are_good(folder: Path) -> None:
