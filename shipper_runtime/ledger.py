@@ -273,11 +273,12 @@ class Ledger:
         return [LifeRow(*row) for row in self._rows(query, stream)]  # type: ignore[arg-type]
 
     def commit(self, stream: str, commit: Commit) -> None:
-        """Make it true. Raises Lost where a file has another owner by now, and then nothing is."""
+        """Make it true. Raises Lost where a file has another owner by now, and then nothing is. A file that nobody owns
+        was swept, and is forgotten."""
         now = time.time_ns()
         with self._transaction() as database:
             for row in commit.files:
-                if not _update_file(database, stream, row):
+                if not _update_file(database, stream, row) and _is_known(database, row):
                     raise Lost(os.fsdecode(row.path))
             database.executemany(
                 "INSERT OR REPLACE INTO lives VALUES (?, ?, ?, ?, ?, ?)",
@@ -351,6 +352,10 @@ def _put_position(database: sqlite3.Connection, stream: str, position: Position,
 def _put_file(database: sqlite3.Connection, stream: str, row: FileRow) -> None:
     values = [row.path, stream, row.length, row.period, row.matched, row.since]
     database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def _is_known(database: sqlite3.Connection, row: FileRow) -> bool:
+    return database.execute("SELECT 1 FROM files WHERE path = ?", [row.path]).fetchone() is not None
 
 
 def _update_file(database: sqlite3.Connection, stream: str, row: FileRow) -> bool:

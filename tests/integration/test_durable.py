@@ -617,6 +617,18 @@ def test_hosts_that_publish_to_two_partitions_keep_no_other_host_from_anything(
         assert [program.stop() for program in programs] == [0] * len(programs)
 
 
+def test_a_backlog_that_is_too_old_already_is_read_to_its_end(fleet: DurableFleet) -> None:
+    fleet.publish(*(b"%d" % number for number in range(300)))
+    time.sleep(3)
+    with fleet.consumer(SHIPPER_OUTPUT="log-%Y%m%d%H%M%S", SHIPPER_ROTATE="1s", SHIPPER_MAX_AGE="1s") as consumer:
+        for turn in range(10):
+            fleet.publish(*(b"%d" % number for number in range(turn * 10)))
+            time.sleep(0.3)
+        fleet.settle()
+        assert consumer.stop() == 0
+        assert "again" not in consumer.log
+
+
 def test_plain_messages_can_be_refused(fleet: DurableFleet) -> None:
     with fleet.consumer(SHIPPER_PLAIN="reject") as consumer:
         fleet.publish(b"forged")

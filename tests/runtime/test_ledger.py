@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -88,7 +89,8 @@ def test_a_commit_of_a_file_that_another_stream_owns_makes_nothing_true(ledger: 
     assert ledger.holes(STREAM) == []
 
 
-def test_a_commit_of_a_file_that_was_never_entered_makes_nothing_true(ledger: Ledger) -> None:
+def test_a_commit_of_a_file_that_is_anothers_makes_nothing_true(ledger: Ledger) -> None:
+    ledger.enter("logs-p1", [FileRow(b"web1/a", 0, 0)])
     with pytest.raises(Lost):
         ledger.commit(STREAM, Commit(Position("2024", 1), [FileRow(b"web1/a", 10, 0)]))
     assert ledger.position(STREAM) is None
@@ -273,6 +275,15 @@ def test_cleaning_forgets_files_that_are_gone_and_too_old_and_nothing_else(tmp_p
     assert {row.path for row in ledger.files_of(STREAM)} == {b"web1/old", b"web1/fresh"}
     assert ledger.position(STREAM) == Position("2024", 1)
     assert ledger.lives(STREAM, "web1") == [LifeRow("web1", LIFE, 5)]
+
+
+def test_a_file_that_was_swept_before_its_commit_holds_nothing_up(ledger: Ledger) -> None:
+    rows = [FileRow(b"web1/old", 0, 99), FileRow(b"web1/fresh", 0, 100)]
+    ledger.enter(STREAM, rows)
+    ledger.clean(100)
+    ledger.commit(STREAM, Commit(Position("2024", 1), [dataclasses.replace(row, length=2) for row in rows]))
+    assert ledger.position(STREAM) == Position("2024", 1)
+    assert ledger.files_of(STREAM) == [FileRow(b"web1/fresh", 2, 100)]
 
 
 def test_cleaning_keeps_the_newest_holes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
