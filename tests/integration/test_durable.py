@@ -225,6 +225,26 @@ def test_a_stream_that_was_deleted_and_made_anew_hides_nothing(fleet: DurableFle
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 
+def test_what_a_removed_store_has_left_of_a_durable_hides_nothing_that_came_after(fleet: DurableFleet) -> None:
+    """The server gives a new durable the position of an old one whose file it finds."""
+    with fleet.consumer() as consumer:
+        fleet.publish(*(b"%d" % number for number in range(50)))
+        fleet.settle()
+        assert consumer.stop() == 0
+        fleet.server.kill(signal.SIGTERM)
+        (state,) = fleet.store.rglob("o.dat")
+        left = state.read_bytes()
+        shutil.rmtree(fleet.store)
+        state.parent.mkdir(parents=True)
+        state.write_bytes(left)
+        fleet.server.start()
+        fleet.make_streams()
+        fleet.publish(b"again")
+        consumer.start()
+        fleet.expect(b"".join(b"%d\n" % number for number in range(50)) + b"again\n", seconds=20)
+        assert consumer.stop() == 0
+
+
 @compressed_too
 def test_a_block_that_is_sent_again_with_more_behind_it_is_trimmed(fleet: DurableFleet) -> None:
     with fleet.consumer() as consumer:
