@@ -441,7 +441,7 @@ class _Session:
                 self._tally.count(tally.REPEATED, host, len(msg.data) + 1)
                 self._meters.duplicates.add(len(msg.data) + 1, self._label)
                 return
-            source, data = None, msg.data + b"\n"
+            source, data, missing = None, msg.data + b"\n", 0
         else:
             source = span.source
             data, missing, repeated, cut = taken
@@ -455,7 +455,8 @@ class _Session:
         if data:
             # The stream's time, and only of what is written: so two groups choose the same file.
             self._addresses.at(self._time.at(at.stamp))
-            self._vault.append(host, self._addresses.name(source), self._addresses.period, at.stamp, data)
+            name, period = self._addresses.name(source), self._addresses.period
+            self._vault.append(host, name, period, at.stamp, data, missing if self._settings.output.has_source else 0)
 
     async def _step(self, at: Place) -> None:
         """It must be exactly the next one. A jump in the stream's numbers is a hole where the broker says the same when

@@ -55,7 +55,7 @@ _LARGE = 64 * 1024
 
 class _File:
     __slots__ = (
-        *("chunks", "content", "end", "fd", "held", "host", "length", "matched"),
+        *("chunks", "content", "end", "fd", "gaps", "held", "host", "length", "matched"),
         *("name", "path", "period", "since", "stamp", "used"),
     )
 
@@ -65,6 +65,8 @@ class _File:
         self.path = host.encode("ascii") + b"/" + name
         self.period = period
         self.chunks: list[Payload | Packed] = []
+        # Before which of them bytes of their source are missing, and how many.
+        self.gaps: dict[int, int] = {}
         self.stamp = 0
         self.fd = -1
         # Whether its lock is held, and so length is what the ledger has and end is where the next byte goes.
@@ -148,8 +150,9 @@ class Vault:
         """Whether so many files have uncommitted bytes that a commit is due."""
         return len(self._touched) + len(self._waiting) >= self._descriptors
 
-    def append(self, host: str, name: bytes, period: int, stamp: int, data: Payload | Packed) -> None:
-        """Have data of a message of this time (ns) appended to a host's file at the next flush; see output.py."""
+    def append(self, host: str, name: bytes, period: int, stamp: int, data: Payload | Packed, missing: int = 0) -> None:
+        """Have data of a message of this time (ns) appended to a host's file at the next flush; see output.py. Where
+        the file has one source, so many bytes of it are missing before data; the file may have them all the same."""
         path = host.encode("ascii") + b"/" + name
         file = self._files.get(path)
         if file is None:
@@ -157,6 +160,8 @@ class Vault:
         if not file.chunks:
             file.stamp = stamp
             self._waiting[path] = file
+        if missing:
+            file.gaps[len(file.chunks)] = missing
         file.chunks.append(data)
         file.used = time.monotonic()
         self.uncommitted += len(data)
@@ -373,17 +378,18 @@ class Vault:
                 with contextlib.suppress(OSError):
                     os.posix_fadvise(file.fd, file.end - len(piece), len(piece), os.POSIX_FADV_DONTNEED)
         file.chunks.clear()
+        file.gaps.clear()
 
     def _rests(self, file: _File) -> Iterator[Payload]:
         """What of the chunks is not in the file already, as it is written. Unpacked is what has to be compared."""
-        for chunk in file.chunks:
+        for number, chunk in enumerate(file.chunks):
             rest = chunk
             if file.matched is not None:
                 plain = _plain(chunk)
                 if not plain:
                     shown = self._root.shown(file.host, file.name)
                     self._unwritten(file.host, shown, len(chunk), OSError(errno.EBADMSG, "damaged gzip member"))
-                rest = self._compare(file, plain)
+                rest = self._compare(file, plain, file.gaps.get(number, 0))
             if isinstance(rest, Packed):
                 yield rest.data
             elif rest:
@@ -407,10 +413,14 @@ class Vault:
             file.content = self._content(file.fd, file.path, file.end)
         return file.content
 
-    def _compare(self, file: _File, data: Payload) -> Payload:
+    def _compare(self, file: _File, data: Payload, missing: int) -> Payload:
         """What of data is not in the file already, behind what was found before."""
         assert file.matched is not None
         compared = self._compared(file)
+        there = compared.read(file.matched + missing, min(file.matched + missing + len(data), compared.size))
+        if missing and there and file.since is None and data.startswith(there):
+            # The broker has lost, and the producer does not send again, what is here.
+            file.matched += missing
         there = compared.read(file.matched, min(file.matched + len(data), compared.size))
         if data.startswith(there):
             file.matched += len(there)
@@ -465,6 +475,7 @@ class Vault:
         self.uncommitted -= size
         self._unwritten(file.host, self._root.shown(file.host, file.name), size, error)
         file.chunks.clear()
+        file.gaps.clear()
         self._waiting.pop(file.path, None)
         self._close(file)
 

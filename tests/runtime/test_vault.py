@@ -306,6 +306,37 @@ def test_a_sync_that_fails_is_raised_and_what_it_was_about_is_not_kept(
         assert (tmp_path / "web1/log").read_bytes() == b"a\nb\n"
 
 
+@pytest.mark.parametrize("compress", [None, 1])
+def test_what_is_here_and_comes_no_more_is_kept_once_with_what_comes_behind_it(
+    tmp_path: Path, compress: int | None
+) -> None:
+    """The broker has lost all three lines, and the producer knows that the first of them was acknowledged."""
+    name = b"log" if compress is None else b"log.gz"
+    with opened(tmp_path, compress=compress) as it:
+        it.write("web1", name, b"a\n")
+        it.commit()
+        it.write("web1", name, b"b\n", b"c\n", b"d\n")
+    with opened(tmp_path, compress=compress) as it:
+        it.begin_epoch()
+        it.vault.append("web1", name, 0, 0, b"c\nd\ne\n", missing=2)
+        it.commit()
+    content = (tmp_path / "web1" / name.decode()).read_bytes()
+    assert (content if compress is None else gzip.decompress(content)) == b"a\nb\nc\nd\ne\n"
+
+
+def test_what_is_missing_and_not_here_is_not_taken_for_what_is(tmp_path: Path) -> None:
+    with opened(tmp_path) as it:
+        it.write("web1", b"log", b"a\n")
+        it.commit()
+        it.write("web1", b"log", b"b\n", b"c\n")
+    with opened(tmp_path) as it:
+        it.begin_epoch()
+        it.vault.append("web1", b"log", 0, 0, b"x\n", missing=2)
+        it.vault.append("web1", b"log", 0, 0, b"c\n", missing=2)
+        it.commit()
+    assert (tmp_path / "web1/log").read_bytes() == b"a\nb\nc\nx\nc\n"
+
+
 def test_a_file_that_another_partition_writes_is_waited_for_and_taken_over_after_its_commit(tmp_path: Path) -> None:
     with opened(tmp_path) as one, opened(tmp_path, OTHER) as two:
         one.write("web1", b"log", b"a\n")

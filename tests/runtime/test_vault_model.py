@@ -198,6 +198,7 @@ class Session:
         self.vault = Vault(self.root, self.ledger, STREAM, self._unwritten, 2, 1 if output.packed else None)
         self.intake = Intake(whole_lines=not output.has_source, packed=output.packed, hosts=1, recall=self._recall)
         self.addresses = Addresses("shipper", output)
+        self.addresses_have_source = output.has_source
         position = self.ledger.position(STREAM)
         if position is None:
             position = Position(model.created)
@@ -231,14 +232,16 @@ class Session:
         headers, payload = message.wire()
         span = decode(headers, len(payload))
         data: Payload | Packed = payload + b"\n"
+        missing = 0
         if span is not None:
-            data = self.intake.take(message.host, span, received(span, payload)).data
+            data, missing, *_others = self.intake.take(message.host, span, received(span, payload))
         elif old:
             data = b""
         if data:
             self.addresses.at(self.time.at(message.stamp))
             name = self.addresses.name(None if span is None else span.source)
-            self.vault.append(message.host, name, self.addresses.period, message.stamp, data)
+            missing *= self.addresses_have_source
+            self.vault.append(message.host, name, self.addresses.period, message.stamp, data, missing)
         if self.vault.crowded:
             self.commit()
         return True
@@ -391,9 +394,11 @@ class StreamAndArchive(RuleBasedStateMachine):
         sent_again=st.booleans(),
         at=st.sampled_from([0, 7, 25]),
         reordered=st.booleans(),
+        ahead=st.integers(0, 3),
     )
-    def lose_tail(self, count: int, anew: bool, sent_again: bool, at: int, reordered: bool) -> None:
-        """The broker forgets its last messages, and uses their numbers again."""
+    def lose_tail(self, count: int, anew: bool, sent_again: bool, at: int, reordered: bool, ahead: int) -> None:
+        """The broker forgets its last messages, and uses their numbers again. ahead: so many of those that it lost had
+        their producer remember that they were acknowledged, and are not sent again."""
         tail = sorted(self.stream) if anew else sorted(self.stream)[-count:]
         if not self.output.has_source and len({bool(self.stream[each].life) for each in tail}) == 2:
             # What of a shared file comes again is doubled where it stood behind lines that do not: nobody promises more
@@ -411,6 +416,9 @@ class StreamAndArchive(RuleBasedStateMachine):
         if sent_again or not whole:
             gone = [each for each in lost if not each.life]
             lost = [each for each in lost if each.life]
+            if whole and self.output.has_source:
+                gone += lost[:ahead]
+                lost = lost[ahead:]
             self.send_lost(lost, at, reordered and not gone)
         else:
             gone = lost
