@@ -45,7 +45,7 @@ HOME = CACHE / "home"
 REPORTS = CACHE / "reports"
 COLLECTIONS = CACHE / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections" / "logfleet" / "shipper"
-LIMIT_SECONDS = 1800
+LIMIT_SECONDS = 2700
 GROUPS = ("lint", "docs", "unit", "integration", "torture", "collection", "ansible-test", "molecule")
 # Stands in a command for the version of the environment's Python, such as 3.10.
 PYTHON_VERSION = "PYTHON_VERSION"
