@@ -38,9 +38,7 @@ if sys.version_info < (3, 9):
     sys.stderr.write("shipper: Python %d.%d is too old: use 3.9 or newer\\n" % sys.version_info[:2])
     sys.exit(2)
 
-from shipper_runtime.cli import main
-
-sys.exit(main())
+import shipper_runtime.__main__
 """
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100644

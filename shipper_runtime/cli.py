@@ -16,7 +16,7 @@ import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Callable, NoReturn
 
-from . import __version__, envfile
+from . import __version__, envfile, signals
 from .errors import EXIT_FAULT, EXIT_USAGE, NotShipped, SettingError, ShipperError, UsageError, printable
 from .partition import host_subject, is_host, partition
 from .settings import (
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # what import takes for "not there"
     try:
         options = _parser().parse_args(arguments)
+        if options.run not in (_producer, _consumer) or options.check:
+            signals.let()
         env = _environment(options, os.environ if environment is None else environment)
         command: Callable[[argparse.Namespace, Mapping[str, str]], None] = options.run
         command(options, env)
@@ -174,7 +176,11 @@ def _serve(run: Callable[..., object], env: Mapping[str, str], chunk: int) -> No
     async def serve() -> None:
         the_service = service.Service()
         the_service.catch_signals()
-        await run(the_service)  # type: ignore[misc]  # a coroutine function of one of two modules
+        try:
+            await run(the_service)  # type: ignore[misc]  # a coroutine function of one of two modules
+        finally:
+            # The loop is about to drop its handlers.
+            signals.hold()
 
     asyncio.run(serve())
 

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Callable
 
+from . import signals
+
 logger = logging.getLogger(__name__)
 
 _REMEMBERED = 100
@@ -34,10 +36,13 @@ class Service:
         self._ready = False
 
     def catch_signals(self) -> None:
-        """SIGTERM and SIGINT stop the program; a second one changes nothing."""
+        """SIGTERM, SIGINT and SIGHUP stop the program, also if they came before; a second one changes nothing."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopping.set)
+        for number in signals.STOPPING:
+            # nohup has it ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, self.stopping.set)
+        signals.let()
 
     def ready(self, status: str) -> None:
         """Say that the program does its work, and in a few words which."""

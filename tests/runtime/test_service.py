@@ -3,14 +3,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from shipper_runtime.service import Rarely, Service
+from tests.support import Shipper
 
 
 def test_what_stays_is_said_once_and_what_is_new_at_once() -> None:
@@ -58,3 +61,47 @@ def test_a_time_stands_in_front_only_where_stderr_is_not_the_journal(tmp_path: P
         subprocess.run([sys.executable, "-c", code], env=env, stderr=stderr, check=True, cwd=Path(__file__).parents[2])
     text = (tmp_path / "stderr").read_text()
     assert text == "<3>x\n<3>y\n" if journal else text.endswith(" x\ny\n") and text.startswith("20")
+
+
+def service(tmp_path: Path) -> Shipper:
+    """A producer that has nobody to connect to."""
+    env = {"NATS_URL": "127.0.0.1:1", "SHIPPER_SUBJECT": "shipper", "HOSTNAME": "web1"}
+    files = {"SHIPPER_FILE": str(tmp_path / "log"), "SHIPPER_STATE": str(tmp_path / "state")}
+    return Shipper("producer", {**env, **files}, tmp_path / "producer.log")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_a_stop_in_good_order_from_the_first_moment_on(tmp_path: Path, number: int) -> None:
+    program = service(tmp_path)
+    # It names what it has loaded: this is among the first.
+    program._arguments[1:1] = ["-X", "importtime"]
+    with program:
+        program.wait_for_log("argparse")
+        assert program.stop(number) == 0
+    program.log_path.unlink()
+    with service(tmp_path) as program:
+        program.wait_for_log("Cannot connect")
+        assert program.stop(number) == 0
+
+
+def test_signals_that_come_again_and_again_change_nothing(tmp_path: Path) -> None:
+    with service(tmp_path) as program:
+        program.wait_for_log("Cannot connect")
+        assert program.process is not None
+        while program.process.poll() is None:
+            program.send(signal.SIGTERM)
+            time.sleep(0.001)
+        assert program.process.returncode == 0
+
+
+def test_a_hangup_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+    """As nohup has it."""
+    program = service(tmp_path)
+    program._arguments[:0] = ["nohup"]
+    with program:
+        program.wait_for_log("Cannot connect")
+        program.send(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            assert program.process is not None
+            program.process.wait(1)
+        assert program.stop() == 0
