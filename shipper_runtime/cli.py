@@ -16,8 +16,8 @@ import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Callable, NoReturn
 
-from . import __version__, envfile, signals
-from .errors import EXIT_FAULT, EXIT_USAGE, NotShipped, SettingError, ShipperError, UsageError, printable
+from . import __version__, envfile, signals, terminal
+from .errors import EXIT_FAULT, EXIT_USAGE, NotShipped, OutputError, SettingError, ShipperError, UsageError, printable
 from .partition import host_subject, is_host, partition
 from .settings import (
     VARIABLES,
@@ -30,6 +30,7 @@ from .settings import (
     stream_limits,
     subject_prefix,
 )
+from .terminal import put
 
 EXIT_LOST_READER = 1
 # nats-py imports the one where it is installed, for WebSockets, which are not spoken here, and the other to ask for its
@@ -53,18 +54,19 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         env = _environment(options, os.environ if environment is None else environment)
         command: Callable[[argparse.Namespace, Mapping[str, str]], None] = options.run
         command(options, env)
-    except NotShipped as error:
-        print("shipper: %s" % error, file=sys.stderr)
+    except (NotShipped, OutputError) as error:
+        terminal.put_error(str(error))
         return EXIT_FAULT
     except ShipperError as error:
-        print("shipper: %s" % error, file=sys.stderr)
+        terminal.put_error(str(error))
         return EXIT_USAGE
     except BrokenPipeError:
-        # Whoever read our output has gone, as head does; the interpreter must not complain at its own flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone, as head does.
         return EXIT_LOST_READER
     except KeyboardInterrupt:
         return 130
+    finally:
+        terminal.give_up()
     return 0
 
 
@@ -74,7 +76,7 @@ def _producer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     settings = producer_settings(env, socket.gethostname(), options.fresh)
     producer.check(settings)
     if options.check:
-        print("producer: %s publishes to %s" % (settings.host, settings.subject))
+        put("producer: %s publishes to %s" % (settings.host, settings.subject))
     else:
         _serve(lambda service: producer.run(settings, service), env, _PRODUCER_CHUNK)
 
@@ -86,7 +88,7 @@ def _consumer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     consumer.check(settings)
     if options.check:
         numbers = ",".join(str(number) for number in settings.partitions)
-        print("consumer: partitions %s of %s go to %s" % (numbers, settings.prefix, settings.directory))
+        put("consumer: partitions %s of %s go to %s" % (numbers, settings.prefix, settings.directory))
     else:
         _serve(lambda service: consumer.run(settings, service), env, _CONSUMER_CHUNK)
 
@@ -101,10 +103,9 @@ def _partition(options: argparse.Namespace, env: Mapping[str, str]) -> None:
         number = partition(host, count)
         rows.append((host, number, None if prefix is None else host_subject(prefix, number, host)))
     if options.json:
-        print(json.dumps([{"host": host, "partition": number, "subject": subject} for host, number, subject in rows]))
+        put(json.dumps([{"host": host, "partition": number, "subject": subject} for host, number, subject in rows]))
     else:
-        for row in rows:
-            print("\t".join(str(cell) for cell in row if cell is not None))
+        put("".join("\t".join(str(cell) for cell in row if cell is not None) + "\n" for row in rows))
 
 
 def _streams(options: argparse.Namespace, env: Mapping[str, str]) -> None:
@@ -113,7 +114,7 @@ def _streams(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     settings, limits = fleet_settings(env), stream_limits(env)
     if options.check:
         streams.check(settings)
-        print("streams: %d of %s on %s" % (len(settings.numbers), settings.stream, settings.prefix))
+        put("streams: %d of %s on %s" % (len(settings.numbers), settings.stream, settings.prefix))
         return
     _run_once(streams.run(settings, limits, force=options.force, dry_run=options.dry_run, as_json=options.json))
 
@@ -228,6 +229,11 @@ def _read_env_file(path: str) -> dict[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        # Behind what --help and --version have printed.
+        put()
+        super().exit(status, message)
+
     def error(self, message: str) -> NoReturn:
         # What stands before an @ may be a password: of a URL whose flag was mistyped, say.
         raise UsageError("%s (see %s --help)" % (printable(_SECRET.sub("***@", message)), self.prog))

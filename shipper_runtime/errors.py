@@ -9,6 +9,7 @@
     ├── StateError          the producer's folder of positions cannot be used; exit code 2
     ├── LedgerError         the archive's ledger cannot be used; exit code 2
     ├── NotShipped          what a host's files hold does not arrive; exit code 1
+    ├── OutputError         what a command prints cannot be written; exit code 1
     ├── WireError           a message that is not one of ours and not a plain line: rejected and counted
     └── BrokerError         what was asked of the broker was not done: say so, wait, try again
         ├── PublishRefused  the server does not permit what was sent
@@ -61,6 +62,13 @@ class StateError(ShipperError):
 
 class NotShipped(ShipperError):
     """What the files of this host hold does not arrive."""
+
+
+class OutputError(ShipperError):
+    """What a command prints cannot be written."""
+
+    def __str__(self) -> str:
+        return "the output cannot be written: %s" % self.args
 
 
 class WireError(ShipperError):

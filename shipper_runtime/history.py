@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from .errors import LedgerError, printable
 from .ledger import FOLDER, NAME
 from .tables import span, table
+from .terminal import put
 
 _HOLES_SHOWN = 1000
 
@@ -80,13 +81,13 @@ def run(directory: str, *, as_json: bool) -> None:
     """Print it. Raises LedgerError."""
     history = read(directory, time.time_ns())
     if as_json:
-        print(json.dumps(asdict(history)))
+        put(json.dumps(asdict(history)))
     elif not history.there:
-        print("%s has no ledger: nothing was archived there from streams" % printable(directory))
+        put("%s has no ledger: nothing was archived there from streams" % printable(directory))
     else:
-        print(host_table(history), end="")
+        put(host_table(history))
         if history.holes:
-            print("\n" + hole_table(history), end="")
+            put("\n" + hole_table(history))
 
 
 def host_table(history: History) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from .broker import connected
 from .connection import Message
-from .errors import ApiError, BrokerError, OutOfStep, SettingError, WireError
+from .errors import ApiError, BrokerError, OutOfStep, OutputError, SettingError, WireError
 from .intake import Intake
 from .jetstream import STREAM_NOT_FOUND, JetStream, Place, place
 from .onlooker import onlooker
@@ -30,6 +30,7 @@ from .partition import host_subject, partition
 from .permissions import ADMIN_INBOX
 from .service import Rarely, Service
 from .settings import FleetSettings, partition_stream
+from .terminal import put, put_error
 from .wire import Payload, decode
 
 _AGO = re.compile(r"([0-9]{1,9})([smhdw])\Z")
@@ -137,15 +138,21 @@ class Output:
         self._poll.register(descriptor, select.POLLOUT)
 
     async def write(self, data: Payload) -> None:
-        """Return when all is written. Raises OSError, of which BrokenPipeError says that the reader has gone."""
+        """Return when all is written. Raises OutputError, and BrokenPipeError where whoever reads it has gone."""
         left = memoryview(data)
         while left:
             if not self._is_file:
                 await self._room()
             # A pipe that is ready takes so many bytes at once (pipe(7)).
             size = len(left) if self._is_file else select.PIPE_BUF
-            with contextlib.suppress(BlockingIOError):
+            try:
                 left = left[os.write(self._descriptor, left[:size]) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputError(error.strerror) from None
 
     async def _room(self) -> None:
         loop = asyncio.get_running_loop()
@@ -192,7 +199,7 @@ class Reading:
 
     async def run(self) -> None:
         """Return when all is printed, or stop is set. Raises BrokerError where there is nothing to be had, at the
-        start or, without follow, with no progress on a new connection; OSError where it cannot be written."""
+        start or, without follow, with no progress on a new connection; OutputError, BrokenPipeError."""
         while not self._stop.is_set():
             before = self._last
             try:
@@ -260,9 +267,11 @@ class Reading:
 
 
 async def run(settings: FleetSettings, host: str, begin: float | None, *, follow: bool, as_json: bool) -> None:
-    """Print; SIGTERM and SIGINT end it in good order. Raises BrokerError, and BrokenPipeError."""
+    """Print; SIGTERM and SIGINT end it in good order. Raises BrokerError, OutputError and BrokenPipeError."""
     service = Service()
     service.catch_signals()
+    # Is there a stdout at all?
+    put()
     out = Output(sys.stdout.fileno())
     work = Reading(settings, host, begin, out, service.stopping, follow=follow, as_json=as_json)
     reading = asyncio.ensure_future(work.run())
@@ -297,4 +306,4 @@ def _where(msg: Message, delivery: int) -> Place:
 
 
 def _say(message: str, *args: object) -> None:
-    print("shipper: " + message % args, file=sys.stderr)
+    put_error(message % args)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from .partition import partition_subject
 from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, partition_stream
 from .tables import size, span, table
+from .terminal import put, put_error
 from .trim import durables, floor_of
 from .wire import subject_host
 
@@ -243,7 +243,7 @@ async def run(settings: FleetSettings, *, hosts: bool, as_json: bool) -> None:
         else:
             work = [_partition(api, settings, number, broker_full) for number in settings.numbers]
             rows = [row for found in await _bounded(work) for row in found]
-            print(_json(rows) if as_json else partition_table(rows), end="")
+            put(_json(rows) if as_json else partition_table(rows))
 
 
 async def _broker_full(api: JetStream) -> bool | None:
@@ -259,9 +259,9 @@ def _print_hosts(found: Iterable[tuple[list[HostRow], str]], as_json: bool) -> N
     for of_partition, problem in found:
         rows += of_partition
         if problem:
-            print("shipper: %s" % problem, file=sys.stderr)
+            put_error(problem)
     rows.sort(key=lambda row: (row.host, row.partition))
-    print(_json(rows) if as_json else host_table(rows), end="")
+    put(_json(rows) if as_json else host_table(rows))
 
 
 def _json(rows: Sequence[Row | HostRow]) -> str:

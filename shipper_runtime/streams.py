@@ -39,6 +39,7 @@ from .ownership import OWNER_HOST
 from .permissions import ADMIN_INBOX
 from .settings import FleetSettings, StreamLimits, partition_stream
 from .streamplan import Config, Plan, Refusal, plan, refusals, refused, rows, size, takes_a_subject, told
+from .terminal import put
 from .trim import FORGOTTEN
 
 _AT_ONCE = 16
@@ -108,11 +109,11 @@ async def forget(settings: FleetSettings, group: str, *, force: bool, as_json: b
                 {"stream": stream, "host": _owner(durable), "not_read": durable.get("num_pending", 0)}
                 for stream, durable in deleted
             ]
-            print(json.dumps({"group": group, "streams": [seen.stream for seen in there], "deleted": positions}))
+            put(json.dumps({"group": group, "streams": [seen.stream for seen in there], "deleted": positions}))
             return
         for stream, durable in deleted:
-            print("%s: deleted the position of %s, %s" % (stream, group, _whereabouts(durable)))
-        print("%s is forgotten on %d stream%s" % (group, len(there), "" if len(there) == 1 else "s"))
+            put("%s: deleted the position of %s, %s" % (stream, group, _whereabouts(durable)))
+        put("%s is forgotten on %d stream%s" % (group, len(there), "" if len(there) == 1 else "s"))
 
 
 async def _plans(jetstream: JetStream, settings: FleetSettings, limits: StreamLimits, force: bool) -> list[Plan]:
@@ -169,9 +170,9 @@ def _explained(the_plan: Plan, limits: StreamLimits, error: ApiError) -> Shipper
 
 def _print(plans: list[Plan], json_wanted: bool) -> None:
     if json_wanted:
-        print(json.dumps(rows(plans)))
+        put(json.dumps(rows(plans)))
     else:
-        print("".join(line + "\n" for line in told(plans)), end="")
+        put("".join(line + "\n" for line in told(plans)))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .permissions import inbox_prefix
 from .positions import NAME, UNREADABLE, parse
 from .settings import ProducerSettings
 from .siblings import Folders
+from .terminal import put
 
 _PAUSE = 0.25
 _CHUNK = 64 * 1024
@@ -180,10 +181,10 @@ def _print(settings: ProducerSettings, report: Report, last: int | None, as_json
             "behind_bytes": left,
             "last_sequence": last,
         }
-        print(json.dumps(answer))
+        put(json.dumps(answer))
         return
     shipped = report.files - len(report.unknown)
-    print(
+    put(
         "%s ships %d file%s to %s: %s%s"
         % (
             settings.host,

@@ -320,6 +320,17 @@ def test_a_reader_that_goes_away_ends_it_without_a_traceback(server: NatsServer)
         assert process.stderr.read() == b""
 
 
+def test_an_output_that_is_full_is_one_line(server: NatsServer) -> None:
+    with_api(server, lambda api: plain(api, b"line"))
+    env = {**clean_environment(), **settings(server)}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command(HOST), env=env, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.stderr == b"shipper: the output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+
+
 def test_a_reader_that_waits_loses_nothing_and_does_not_keep_it_from_stopping(server: NatsServer) -> None:
     expected = b"".join(b"%d\n" % number * 5000 for number in range(200))
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import run_shipper
+from tests.support import ROOT, clean_environment, run_shipper
 
 PRODUCER = {"NATS_URL": "localhost", "SHIPPER_SUBJECT": "shipper", "HOSTNAME": "web1.example.net"}
 
@@ -123,3 +127,66 @@ def test_help_and_version_need_no_settings(arguments: tuple[str, ...]) -> None:
     result = run_shipper(*arguments)
     assert result.returncode == 0
     assert "shipper" in result.stdout
+
+
+PRINTING = [
+    ("--version",),
+    ("--help",),
+    ("ledger", "--help"),
+    ("partition", "web1"),
+    ("ledger", "--directory", "/nonexistent"),
+    ("producer", "--check", "--file", "/x", "--state", "/tmp"),
+    ("consumer", "--check", "--output", "x", "--directory", "/tmp"),
+    ("streams", "--check", "--stream", "logs"),
+]
+
+
+def in_shell(arguments: tuple[str, ...], redirected: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """As somebody types it; the interpreter gathers what is printed, as it does on hosts."""
+    env = {**clean_environment(), **PRODUCER, "PYTHONUNBUFFERED": "", **more}
+    line = "%s -m shipper_runtime %s %s" % (sys.executable, shlex.join(arguments), redirected)
+    bash = ["bash", "-o", "pipefail", "-c", line]
+    return subprocess.run(bash, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("arguments", PRINTING)
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_1(arguments: tuple[str, ...]) -> None:
+    result = in_shell(arguments, ">/dev/full")
+    assert result.stderr == "shipper: the output cannot be written: No space left on device\n"
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize("arguments", PRINTING)
+def test_an_output_that_is_closed_is_said(arguments: tuple[str, ...]) -> None:
+    result = in_shell(arguments, ">&-")
+    # Of help and version argparse makes the best.
+    assert result.stderr.endswith("shipper: the output cannot be written: it is closed\n")
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize("arguments", PRINTING)
+def test_who_reads_no_further_is_left_in_peace(arguments: tuple[str, ...]) -> None:
+    result = in_shell(arguments, "| :")
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path, encoding: str) -> None:
+    shown = {"ascii": b"/caf\\xe9-\\u2026", "latin-1": b"/caf\xe9-\\u2026", "utf-8": "/café-…".encode()}[encoding]
+    for arguments in (("consumer", "--check", "--output", "x"), ("ledger",)):
+        command = [sys.executable, "-m", "shipper_runtime", *arguments, "--directory", "%s/café-…" % tmp_path]
+        env = {**clean_environment(), **PRODUCER, "PYTHONIOENCODING": encoding}
+        result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=60, check=True)
+        assert shown in result.stdout
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"])
+def test_what_stderr_does_not_take_changes_neither_output_nor_exit_code(stderr: str) -> None:
+    result = in_shell(("partition", "a b"), stderr)
+    assert (result.returncode, result.stdout) == (2, "")
+
+
+def test_all_that_is_printed_goes_where_a_failure_is_told() -> None:
+    for path in (ROOT / "shipper_runtime").glob("*.py"):
+        if path.name not in ("terminal.py", "bundle.py"):
+            assert not re.search(r"\bprint\(", path.read_text(encoding="utf-8")), path

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shipper_runtime.service import Rarely, Service
-from tests.support import Shipper
+from tests.support import Shipper, wait_for
 
 
 def test_what_stays_is_said_once_and_what_is_new_at_once() -> None:
@@ -92,6 +92,13 @@ def test_signals_that_come_again_and_again_change_nothing(tmp_path: Path) -> Non
             program.send(signal.SIGTERM)
             time.sleep(0.001)
         assert program.process.returncode == 0
+
+
+def test_a_log_that_cannot_be_written_does_not_change_how_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "producer.log").symlink_to("/dev/full")
+    with service(tmp_path) as program:
+        wait_for((tmp_path / "state" / "lock").exists)
+        assert program.stop() == 0
 
 
 def test_a_hangup_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
