@@ -17,6 +17,7 @@ import random
 import re
 import secrets
 import ssl
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Callable
 
@@ -41,6 +42,8 @@ HEARTBEAT = 10.0
 REQUEST_TIMEOUT = 5.0
 _BACKOFF_FIRST = 0.25
 _BACKOFF_MOST = 8.0
+# What lives for so long has begun well.
+_STEADY = 2.0
 # What nats-py raises where somebody else listens, who says what it cannot read.
 _NONSENSE = (AttributeError, TypeError, ValueError)
 _WHY_NOT = (nats.errors.Error, OSError, asyncio.TimeoutError, SettingError, *_NONSENSE)
@@ -247,7 +250,7 @@ class Broker:
                 failures += 1
                 await asyncio.sleep(_backoff(failures // len(servers)))
                 continue
-            failures = 0
+            began = time.monotonic()
             self._complain.forget()
             logger.info("Connected to %s", link.url)
             self._link = link
@@ -258,8 +261,11 @@ class Broker:
                 await link.close()
             logger.warning("Disconnected from %s: %s", link.url, link.reason)
             self.reconnects += 1
+            # Who drops whom it has just accepted is no better than who does not answer.
+            failures = failures + 1 if time.monotonic() - began < _STEADY else 0
             # A whole fleet loses its server in the same instant and must not come back in one.
-            await asyncio.sleep(max(_backoff(1), self._settings.jitter * random.random()))
+            pause = _backoff(max(1, failures // len(servers)))
+            await asyncio.sleep(max(pause, self._settings.jitter * random.random()))
 
     @property
     def current(self) -> Link | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,37 @@ def test_who_does_not_speak_nats_is_waited_for_like_one_who_does_not_answer(said
             server.close()
 
     assert asyncio.run(scenario()).startswith("cannot connect to NATS at nats://127.0.0.1:")
+
+
+def test_who_drops_whom_it_has_just_accepted_is_not_asked_again_and_again() -> None:
+    """It waits longer each time, as for one who does not answer."""
+
+    async def scenario() -> list[float]:
+        accepted: list[float] = []
+
+        async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"max_payload": 1048576, "version": "2.10.0", "headers": true}\r\n')
+            while not (await reader.readline()).startswith(b"PING"):
+                pass
+            accepted.append(time.monotonic())
+            writer.write(b"PONG\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(drop, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        running = asyncio.ensure_future(Broker(broker_settings({"NATS_URL": "127.0.0.1:%d" % port}), "x", "x").run())
+        try:
+            while len(accepted) < 4:
+                await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            server.close()
+        return accepted
+
+    accepted = asyncio.run(asyncio.wait_for(scenario(), 20))
+    # A quarter, a half and a whole second at least.
+    assert accepted[3] - accepted[0] > 1.75
 
 
 def test_a_file_that_cannot_be_read_at_the_moment_is_named_and_waited_for(tmp_path: Path) -> None:
