@@ -105,6 +105,7 @@ class Reader:
         self._complain = Rarely(logger.warning)
         self._no_room = False
         self.contested = Contested()
+        self._began_on: Link | None = None
         # When it came round last; None while it waits for a connection, which may take for ever.
         self.turned_at: float | None = None
 
@@ -201,6 +202,12 @@ class Reader:
         since = self.uncommitted_since
         return self.pending + self.uncommitted, 0.0 if since is None else max(0.0, time.time() - since / 1e9)
 
+    def began(self, link: Link) -> None:
+        """Messages come. Without room on the disk that is tried every few seconds, and nothing new."""
+        if link is not self._began_on or not self._no_room:
+            logger.info("Waiting for messages on subject %s @ %s", self._subject, link.url)
+        self._began_on = link
+
     def wrote(self) -> None:
         """There is room on the disk."""
         if self._no_room:
@@ -270,7 +277,7 @@ class _Session:
             self._position = self._reader.position = position
             self._reader.uncommitted, self._reader.uncommitted_since = 0, None
             self._time = SteadyTime(position.latest)
-            logger.info("Waiting for messages on subject %s @ %s", self._reader._subject, self._link.url)
+            self._reader.began(self._link)
             await self._read(pull, first)
         finally:
             await pull.close()

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -506,6 +507,30 @@ def test_an_archives_root_may_be_a_symbolic_link(fleet: DurableFleet) -> None:
         fleet.expect(b"line\n")
         fleet.settle()
         assert consumer.stop() == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_said_and_what_goes_on_there_is_not(fleet: DurableFleet) -> None:
+    """It reads again from its last commit every few seconds: of that there is nothing to be said."""
+    fleet.directory().mkdir()
+    size = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(fleet.directory())]
+    if subprocess.run(size, check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        with fleet.producer() as producer, fleet.consumer() as consumer:
+            reading(consumer)
+            (fleet.directory() / "filler").write_bytes(bytes(3 << 20))
+            written = fleet.write(100_000)
+            consumer.wait_for_log("No space left on device")
+            time.sleep(6)
+            (fleet.directory() / "filler").unlink()
+            fleet.expect(written)
+            consumer.wait_for_log("Writing to %s again" % fleet.directory())
+            assert consumer.log.count("No space left on device") == 1
+            assert consumer.log.count("Waiting for messages") == 1
+            assert (producer.stop(), consumer.stop()) == (0, 0)
+    finally:
+        subprocess.run(["umount", str(fleet.directory())], check=True)
 
 
 def test_a_line_as_long_as_a_message_may_be_fits_into_a_small_stream(tmp_path: Path) -> None:
