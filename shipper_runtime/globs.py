@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import itertools
 import os
 import re
 import stat
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from .errors import SettingError
 from .rotation import split_codec
-from .siblings import Folders
+from .siblings import NOT_THERE, Folders, reason
 from .wire import SOURCE_MAX_BYTES
 
 _VARIABLE = "SHIPPER_FILE"
@@ -129,6 +130,16 @@ def expand(pattern: bytes, folders: Folders) -> list[bytes]:
             if len(found) > 1:
                 found = [path for path in found if os.path.lexists(path)]
     return [path for path in found if not _compressed(path)]
+
+
+def why_nothing(pattern: bytes) -> str:
+    """Why a glob matches nothing, as far as the folder tells in which its first wildcard is."""
+    names = itertools.takewhile(lambda name: not is_glob(name), pattern.split(b"/"))
+    try:
+        os.listdir(b"/".join(names) or b"/")
+    except OSError as error:
+        return reason(error)
+    return NOT_THERE
 
 
 def _folders_below(start: bytes) -> list[bytes]:

@@ -24,6 +24,7 @@ from .rotation import Rotated, renamed, rotated
 
 logger = logging.getLogger(__name__)
 
+NOT_THERE = "it does not exist yet"
 _SECOND_NS = 1_000_000_000
 # A folder that was changed less than this before it was listed may change again without another time stamp.
 _RACY_NS = 1_000_000_000
@@ -35,6 +36,11 @@ _DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
 def show(path: bytes) -> str:
     """A path on one line of a log."""
     return printable(os.fsdecode(path))
+
+
+def reason(error: OSError) -> str:
+    """Why a path is waited for."""
+    return NOT_THERE if error.errno in (errno.ENOENT, errno.ENOTDIR) else (error.strerror or str(error)).lower()
 
 
 class PlainFile:

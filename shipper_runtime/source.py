@@ -8,7 +8,6 @@ has then left it. A truncated file's life goes on in the copy, if there is one. 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
@@ -20,7 +19,7 @@ from .globs import kind
 from .identity import digest
 from .life import RELEASE, Life, Reading, Replaced
 from .lineage import Lineage, Shared
-from .siblings import Sibling, show
+from .siblings import Sibling, reason, show
 from .wire import Span
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,8 @@ _RACY_NS = 50_000_000
 
 
 class Source:
-    """A configured path, or one that a glob matched. waiting tells why nothing can be read, while that is so; served_at
-    when its last block was read, as time.monotonic() tells."""
+    """A configured path, or one that a glob matched. waiting tells why nothing can be read, while that is so; begun
+    that a file of it could be opened; served_at when its last block was read, as time.monotonic() tells."""
 
     def __init__(
         self,
@@ -50,6 +49,7 @@ class Source:
     ) -> None:
         self.path = path
         self.waiting: str | None = None
+        self.begun = False
         self.idle = IDLE
         self.looked_at = now
         self.served_at = 0.0
@@ -82,7 +82,7 @@ class Source:
             try:
                 self._advance(limit, hard_limit, now)
             except OSError as error:
-                self._say("Waiting for %s: %s", _reason(error))
+                self._say("Waiting for %s: %s", reason(error))
         if self._frozen is not None:
             self.served_at = now
             return self._frozen[0]
@@ -121,7 +121,7 @@ class Source:
             elif not newest.intact():
                 self.lineage.replaced(newest, now)
         except OSError as error:
-            self._say("Waiting for %s: %s", _reason(error))
+            self._say("Waiting for %s: %s", reason(error))
 
     def upkeep(self, now: float) -> None:
         """Listen for late bytes of finished lives, and let go of their files in time."""
@@ -149,7 +149,7 @@ class Source:
             if not self.lineage.lives:
                 self.lineage.missing()
             if self._expected and all(life.gone for life in self.lineage.lives):
-                self._say("Waiting for %s: %s", _reason(error))
+                self._say("Waiting for %s: %s", reason(error))
             return True
         signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if signature == self._at_rest:
@@ -196,6 +196,7 @@ class Source:
             all_read = life.ended and not life.held
             try:
                 life.open()
+                self.begun = True
                 reading = life.cut(limit, hard_limit, now, succeeded)
             except (Replaced, FileNotFoundError):
                 if self.lineage.replaced(life, now):
@@ -206,7 +207,7 @@ class Source:
                 if not succeeded or now - life.failed_at < RELEASE:
                     raise
                 logger.warning(
-                    "Lost %s behind offset %d: %s", show(life.record.where), life.record.offset, _reason(error)
+                    "Lost %s behind offset %d: %s", show(life.record.where), life.record.offset, reason(error)
                 )
                 self.lineage.forget(life)
                 continue
@@ -285,9 +286,3 @@ class Source:
         if self.waiting != detail:
             logger.warning(event, show(self.path), detail)
         self.waiting = detail
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "it does not exist yet"
-    return (error.strerror or str(error)).lower()

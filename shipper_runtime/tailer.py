@@ -14,12 +14,12 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 
-from .globs import check_patterns, expand, fits, is_glob, kind, matches
+from .globs import check_patterns, expand, fits, is_glob, kind, matches, why_nothing
 from .life import Descriptors
 from .lineage import Shared, stale
 from .positions import PositionStore
 from .rotation import rotated, rotated_from
-from .siblings import Sibling, look, oldest_first, show
+from .siblings import Sibling, look, oldest_first, reason, show
 from .source import IDLE, Source
 
 __all__ = ["Source", "Tailer", "check_patterns"]
@@ -91,7 +91,7 @@ class Tailer:
         self._idle()
         for pattern in self._globs:
             if not any(matches(pattern, path) for path in self._sources):
-                logger.warning("Waiting for %s: it does not exist yet", show(pattern))
+                logger.warning("Waiting for %s: %s", show(pattern), why_nothing(pattern))
         self._drop_stale()
         self._save()
 
@@ -113,8 +113,8 @@ class Tailer:
         return self._sources
 
     def opened(self) -> list[bytes]:
-        """The paths of which the first file was found since this was asked last."""
-        opened = [path for path in self._opened if path in self._sources and self._sources[path].lineage.lives]
+        """The paths of which the first file was opened since this was asked last."""
+        opened = [path for path in self._opened if path in self._sources and self._sources[path].begun]
         for path in opened:
             del self._opened[path]
         return opened
@@ -256,7 +256,7 @@ class Tailer:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._say_once(path, "Waiting for %s: %s", (error.strerror or str(error)).lower())
+            self._say_once(path, "Waiting for %s: %s", reason(error))
             self._unsettled = True
             return
         if not stat.S_ISREG(found.st_mode):

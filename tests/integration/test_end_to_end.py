@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from typing import Callable
 
 import pytest
 
-from tests.support import NatsServer, Shipper, archived, wait_for
+from tests.support import UNPRIVILEGED, NatsServer, Shipper, archived, wait_for
 
 HOST = "web1.example.net"
 
@@ -138,6 +139,29 @@ def test_every_byte_of_a_file_arrives_as_it_is(fleet: Fleet) -> None:
         assert fleet.producer.stop() == 0
         assert fleet.consumer.stop() == 0
     assert "Traceback" not in fleet.producer.log + fleet.consumer.log
+
+
+def test_a_file_that_may_not_be_read_yet_is_not_said_to_be_published(fleet: Fleet) -> None:
+    fleet.log.write_bytes(b"line\n")
+    fleet.log.chmod(0)
+    fleet.producer._arguments[:0] = UNPRIVILEGED
+    with fleet.producer:
+        fleet.producer.wait_for_log("Waiting for %s: permission denied" % fleet.log)
+        assert "Publishing" not in fleet.producer.log
+        fleet.log.chmod(0o600)
+        fleet.expect(b"line\n")
+        assert fleet.producer.log.count("Publishing %s to shipper.p5.%s" % (fleet.log, HOST)) == 1
+
+
+def test_a_glob_in_a_folder_that_may_not_be_looked_into_says_so(tmp_path: Path) -> None:
+    with contextlib.closing(Fleet(tmp_path, files=str(tmp_path / "logs" / "*.log"))) as fleet:
+        fleet.log.write_bytes(b"line\n")
+        fleet.logs.chmod(0)
+        fleet.producer._arguments[:0] = UNPRIVILEGED
+        with fleet.producer:
+            fleet.producer.wait_for_log("Waiting for %s/*.log: permission denied" % fleet.logs)
+            fleet.logs.chmod(0o700)
+            fleet.expect(b"line\n")
 
 
 def test_a_last_line_waits_for_its_newline(fleet: Fleet) -> None:
