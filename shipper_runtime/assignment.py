@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from heapq import heappush, heapreplace
 
-# What can be planned in seconds, and what a consumer may name in SHIPPER_READ_PARTITIONS.
-PARTITIONS_MAX = 65536
+from .partition import PARTITIONS_MAX
+
 # A name's first label, its last number in the midst.
 _NUMBER = re.compile(r"([^.]*?)([0-9]{1,9})([^.0-9]*(?:\..*)?)\Z", re.DOTALL)
 # Of those who have no number there may be so few that what they change stays small.

@@ -39,6 +39,7 @@ _NOT_NEEDED = ("aiohttp", "importlib.metadata")
 # New objects between two looks of the collector, which asks for 700 by itself: a read of small messages makes as many.
 _COLLECT_AFTER = 10_000
 _SECRET = re.compile(r"\S+@")
+_WAIT = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?\Z")
 # Of blocks: a producer has one or two at a time, a consumer all that one request brings. See _settle_memory().
 _PRODUCER_CHUNK, _CONSUMER_CHUNK = 768 * 1024, 8 * 1024 * 1024
 
@@ -148,7 +149,9 @@ def _verify(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     from . import verify
 
     settings = producer_settings(env, socket.gethostname())
-    _run_once(verify.run(settings, patience=options.wait, as_json=options.json))
+    if _WAIT.match(options.wait) is None:
+        raise SettingError("--wait", options.wait, "use a number of seconds, such as 30")
+    _run_once(verify.run(settings, patience=float(options.wait), as_json=options.json))
 
 
 def _ledger(options: argparse.Namespace, env: Mapping[str, str]) -> None:
@@ -305,9 +308,7 @@ def _forget_arguments(command: argparse.ArgumentParser) -> None:
 
 def _verify_arguments(command: argparse.ArgumentParser) -> None:
     _json_argument(command)
-    command.add_argument(
-        "--wait", metavar="SECONDS", type=float, default=30.0, help="how long it may take at most (30)"
-    )
+    command.add_argument("--wait", metavar="SECONDS", default="30", help="how long it may take at most (30)")
 
 
 def _check_argument(command: argparse.ArgumentParser) -> None:

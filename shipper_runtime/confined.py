@@ -123,6 +123,11 @@ def check_directory(directory: str, variable: str = VARIABLE) -> None:
     if "\0" in directory:
         raise SettingError(variable, directory, "a path cannot hold a NUL")
     path = os.path.abspath(directory)
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SettingError(variable, directory, "it is too long for a path, or a name in it for a name") from None
     if os.path.lexists(path) and not os.path.isdir(path):
         raise SettingError(variable, directory, "it is not a folder; name another, or move that away")
     there = path

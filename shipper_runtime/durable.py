@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import time
 from collections.abc import Awaitable
 from typing import Callable
@@ -13,7 +14,7 @@ from typing import Callable
 from .archive import descriptor_budget
 from .broker import Broker
 from .confined import Root
-from .errors import printable
+from .errors import SettingError, printable
 from .ledger import Ledger
 from .meters import ConsumerMeters, serving
 from .permissions import inbox_prefix
@@ -31,6 +32,8 @@ TICK = 1.0
 # Less than a server keeps for a client (64 MiB) before it cuts it off as too slow.
 _PULL_BYTES = 32 * 1024 * 1024
 _LARGE_PULLS = 8
+# For the connection, the ledger and some files.
+_DESCRIPTORS_BESIDE = 64
 _STOP_MOST = 7.0
 _CLOSE_MOST = 2.0
 
@@ -40,6 +43,7 @@ Expire = Callable[[Callable[[int], None]], Awaitable[None]]
 async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> None:
     """Archive until the service is told to stop. expire removes what is too old, and says from which time (seconds) on
     periods are kept. Raises SettingError and LedgerError."""
+    _check_descriptors(settings.partitions)
     broker = Broker(settings.broker, "shipper consumer %s" % settings.group, inbox_prefix("consumer", settings.host))
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(contextlib.closing(Root(settings.directory)))
@@ -70,6 +74,15 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
         readers += [Reader(shared, number) for number in settings.partitions]
         async with serving(meters.registry, settings.metrics):
             await _serve(shared, service, readers, expire)
+
+
+def _check_descriptors(partitions: tuple[int, ...]) -> None:
+    """Each partition has a lock, for as long as it is read. Raises SettingError where there cannot be so many."""
+    most, _nothing = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and len(partitions) + _DESCRIPTORS_BESIDE > most:
+        shown = "%d to %d" % (partitions[0], partitions[-1])
+        remedy = "this process may have %d open files, and needs one for each partition; name fewer, or raise the limit"
+        raise SettingError("SHIPPER_READ_PARTITIONS", shown, remedy % most)
 
 
 def _lags(readers: list[Reader]) -> dict[int, tuple[int, float]]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import identities
-from .assignment import PARTITIONS_MAX, distribute, partition_range
+from .assignment import distribute, partition_range
 from .identities import HOSTNAME, group_of, hostname, named, use_one_of
-from .partition import is_host
+from .partition import PARTITIONS_MAX, is_host
 
 PREFIXES = ("producer", "consumer", "broker", "shipper")
 # The inventory variables that concern more than one host.

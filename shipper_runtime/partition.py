@@ -16,8 +16,14 @@ _PRIME = 0x01000193
 _MASK = 0xFFFFFFFF
 
 HOST_MAX_BYTES = 253
+# A server takes lines of 4096 bytes. The longest ask for the last message of a subject: the API's own words, a stream,
+# the subject, and an inbox in which the host's name stands again.
+PREFIX_MAX_BYTES = 1024
+# Each is a stream, of which servers hold some thousands; so many can still be planned in seconds.
+PARTITIONS_MAX = 65536
 _HOST = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
-_PREFIX_TOKEN = re.compile(r"[^\s.*>\x00-\x20\x7f]+\Z")
+# Nothing that UTF-8 cannot write.
+_PREFIX_TOKEN = re.compile(r"[^\s.*>\x00-\x20\x7f\ud800-\udfff]+\Z")
 
 
 def fnv1a_32(data: bytes) -> int:
@@ -46,8 +52,9 @@ def is_host(name: str) -> bool:
 
 
 def is_subject_prefix(prefix: str) -> bool:
-    """Whether prefix can begin our subjects: tokens joined by dots, none empty, no wildcard, white space or control."""
-    return all(_PREFIX_TOKEN.match(token) for token in prefix.split("."))
+    """Whether prefix can begin our subjects: tokens joined by dots, none empty, no wildcard, white space or control, of
+    1024 bytes at most."""
+    return all(_PREFIX_TOKEN.match(token) for token in prefix.split(".")) and len(prefix.encode()) <= PREFIX_MAX_BYTES
 
 
 def partition_subject(prefix: str, number: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .errors import SettingError
 from .output import OutputPattern, parse_output
 from .packing import LEVEL
-from .partition import host_subject, is_host, is_subject_prefix, partition
+from .partition import PARTITIONS_MAX, PREFIX_MAX_BYTES, host_subject, is_host, is_subject_prefix, partition
 from .servers import Server, parse_servers
 
 Environment = Mapping[str, str]
@@ -90,7 +90,6 @@ _STREAM_BYTES_LEAST = 1024 * 1024
 _STREAM_BYTES_MOST = 2**63 - 1
 _STREAM_SECONDS_MOST = 100 * 365 * 86400
 _REPLICAS_MOST = 5
-_READ_PARTITIONS_MAX = 65536
 
 
 @dataclass(frozen=True)
@@ -271,7 +270,8 @@ def subject_prefix(env: Environment) -> str:
     """SHIPPER_SUBJECT. Raises SettingError."""
     prefix = _required(env, "SHIPPER_SUBJECT", "name what all subjects begin with, such as shipper")
     if not is_subject_prefix(prefix):
-        raise SettingError("SHIPPER_SUBJECT", prefix, "use tokens joined by dots, without *, > and white space")
+        remedy = "use tokens joined by dots, without *, > and white space, of %d bytes at most" % PREFIX_MAX_BYTES
+        raise SettingError("SHIPPER_SUBJECT", prefix, remedy)
     return prefix
 
 
@@ -285,7 +285,10 @@ def host_name(env: Environment, os_host: str) -> str:
 
 def partition_count(env: Environment) -> int:
     """SHIPPER_PARTITIONS. Raises SettingError."""
-    return _number(env, "SHIPPER_PARTITIONS") if env.get("SHIPPER_PARTITIONS") else 0
+    count = _number(env, "SHIPPER_PARTITIONS") if env.get("SHIPPER_PARTITIONS") else 0
+    if count > PARTITIONS_MAX:
+        raise SettingError("SHIPPER_PARTITIONS", env["SHIPPER_PARTITIONS"], "use %d or fewer" % PARTITIONS_MAX)
+    return count
 
 
 def stream_prefix(env: Environment) -> str | None:
@@ -416,7 +419,7 @@ def _partitions(value: str) -> tuple[int, ...]:
         first, last = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (1, 0)
         if last < first:
             raise SettingError("SHIPPER_READ_PARTITIONS", value, "use numbers and ranges, such as 0-4,9")
-        if last - first >= _READ_PARTITIONS_MAX:
-            raise SettingError("SHIPPER_READ_PARTITIONS", value, "these are more than %d" % _READ_PARTITIONS_MAX)
+        if last >= PARTITIONS_MAX:
+            raise SettingError("SHIPPER_READ_PARTITIONS", value, "the last there can be is %d" % (PARTITIONS_MAX - 1))
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))

@@ -82,6 +82,13 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: P
             "SHIPPER_STATE=/dev/null: it is not",
         ),
         (("producer", "--check", "--file", "/x", "--state", "/dev/null/x"), "SHIPPER_STATE=/dev/null/x"),
+        (("producer", "--check", "--file", "/x", "--state", "/x" * 3000), "SHIPPER_STATE=/x/x"),
+        (("consumer", "--check", "--output", "x", "--directory", "/" + "x" * 256), "SHIPPER_DIRECTORY=/xxx"),
+        (
+            ("consumer", "--check", "--output", "x", "--directory", "/x", "--subject", "a\udcff"),
+            "SHIPPER_SUBJECT=a\\udcff",
+        ),
+        *((("verify", "--file", "/x", "--wait=" + wait), "--wait=") for wait in ("nan", "inf", "-1", "1e999", "x", "")),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: str) -> None:
@@ -127,6 +134,19 @@ def test_help_and_version_need_no_settings(arguments: tuple[str, ...]) -> None:
     result = run_shipper(*arguments)
     assert result.returncode == 0
     assert "shipper" in result.stdout
+
+
+def test_more_partitions_than_may_be_held_open_are_refused(tmp_path: Path) -> None:
+    """Each has a lock: with all descriptors taken there would not even be a connection."""
+    arguments = ["--stream", "logs", "--output", "x", "--directory", str(tmp_path), "--read-partitions", "0-199"]
+    command = shlex.join([sys.executable, "-m", "shipper_runtime", "consumer", *arguments])
+    result = subprocess.run(
+        ["bash", "-c", "ulimit -n 200; exec " + command],
+        env={**clean_environment(), **PRODUCER}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.startswith("shipper: SHIPPER_READ_PARTITIONS=0 to 199: ") and result.stderr.count("\n") == 1
+    assert "200 open files" in result.stderr
 
 
 PRINTING = [

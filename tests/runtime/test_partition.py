@@ -69,6 +69,10 @@ def test_what_is_no_host_is_refused(name: str) -> None:
         (">", False),
         ("a b", False),
         ("a\n", False),
+        ("\u65e5\u5fd7", True),
+        ("a\udcff", False),
+        ("a" * 1024, True),
+        ("\u00e4" * 513, False),
     ],
 )
 def test_a_prefix_is_made_of_plain_tokens(prefix: str, good: bool) -> None:

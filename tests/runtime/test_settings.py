@@ -61,7 +61,14 @@ def test_files_are_separated_by_colons() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("0", (0,)), ("0,1,2", (0, 1, 2)), ("0-4,9", (0, 1, 2, 3, 4, 9)), ("9, 3-3,3", (3, 9)), ("", (0,))],
+    [
+        ("0", (0,)),
+        ("0,1,2", (0, 1, 2)),
+        ("0-4,9", (0, 1, 2, 3, 4, 9)),
+        ("9, 3-3,3", (3, 9)),
+        ("65535", (65535,)),
+        ("", (0,)),
+    ],
 )
 def test_partitions_are_numbers_and_ranges(value: str, expected: tuple[int, ...]) -> None:
     assert consumer(SHIPPER_READ_PARTITIONS=value).partitions == expected
@@ -81,6 +88,7 @@ def test_a_duration_is_a_number_and_a_unit(value: str, seconds: int) -> None:
         {"SHIPPER_FILE": "/a::/b"},
         {"SHIPPER_FILE": ":"},
         {"SHIPPER_PARTITIONS": "-1"},
+        {"SHIPPER_PARTITIONS": "65537"},
         {"SHIPPER_PARTITIONS": "ten"},
         {"SHIPPER_PARTITIONS": "1_0"},
         {"SHIPPER_PARTITIONS": "٣"},
@@ -121,7 +129,10 @@ def test_a_setting_of_the_producer_that_cannot_work_is_named(env: dict[str, str]
 
 @pytest.mark.parametrize(
     "env",
-    [{"SHIPPER_READ_PARTITIONS": value} for value in ("a", "1-", "-1", "4-0", "0,,1", "0-999999999", "0;1", "1.5")]
+    [
+        {"SHIPPER_READ_PARTITIONS": value}
+        for value in ("a", "1-", "-1", "4-0", "0,,1", "0-999999999", "65536", "0;1", "1.5")
+    ]
     + [{"SHIPPER_ROTATE": value} for value in ("1", "d", "0d", "1x", "-1d", "1.5h", "1d ")]
     + [
         {"SHIPPER_MAX_AGE": "week"},
