@@ -223,7 +223,7 @@ def _environment(options: argparse.Namespace, environment: Mapping[str, str]) ->
 
 def _read_env_file(path: str) -> dict[str, str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return envfile.parse(file.read())
     except OSError as error:
         raise SettingError("--env-file", path, "it cannot be read: %s" % error.strerror) from None

@@ -3,7 +3,7 @@
 
 The states are those of systemd's src/basic/env-file.c; systemd.exec(5) describes the syntax: a variable a line, # and
 ; begin comments, '…' is literal, "…" knows \\" \\\\ \\$ \\`, a backslash at a line's end continues it, and nothing is
-expanded.
+expanded. What systemd passes over, or its versions read differently, is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ def parse(text: str) -> dict[str, str]:
     variables: dict[str, str] = {}
     state, key, value, kept, begun, line = "pre-key", "", "", 0, 1, 1
     for char in text + "\n":
-        end = char == "\n"
+        # But for quotes, a carriage return ends a line too; a backslash does not continue CR LF.
+        end = char in "\r\n"
+        if char == "\0":
+            raise EnvFileError("line %d: it holds a NUL" % line)
         if state == "pre-key":
             if char in "#;":
                 state = "comment"
@@ -44,6 +47,8 @@ def parse(text: str) -> dict[str, str]:
             elif char == "\\":
                 state = "comment-escape"
         elif state == "comment-escape":
+            if end:
+                raise EnvFileError("line %d: a comment cannot end with a backslash" % line)
             state = "comment"
         elif state == "single":
             if char == "'":
@@ -61,7 +66,7 @@ def parse(text: str) -> dict[str, str]:
             state = "double"
             if char in _ESCAPED_IN_QUOTES:
                 value += char
-            elif not end:
+            elif char != "\n":
                 value += "\\" + char
         elif state == "escape":
             state = "value"
@@ -74,13 +79,13 @@ def parse(text: str) -> dict[str, str]:
         elif state == "pre-value" and char in "'\"":
             state = "single" if char == "'" else "double"
         elif char == "\\":
-            state = "escape"
+            state, kept = "escape", len(value)
         elif state == "value" or char not in _BLANK:
             state = "value"
             value += char
             if char not in _BLANK:
                 kept = len(value)
-        line += end
+        line += char == "\n"
     if state in ("single", "double", "double-escape"):
         raise EnvFileError("line %d: the quote is not closed" % begun)
     if state == "value":

@@ -43,6 +43,13 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(tmp_path: P
     assert run_shipper("partition", "--env-file", str(file), "--hostname", "qux", env=env).stdout == "qux\t9\n"
 
 
+def test_carriage_returns_of_the_file_are_what_systemd_takes_them_for(tmp_path: Path) -> None:
+    """A line's end, and no white space behind a backslash."""
+    file = tmp_path / "env"
+    file.write_bytes(b"HOSTNAME=foo\\\r\nSHIPPER_PARTITIONS=10\r\n")
+    assert run_shipper("partition", "--env-file", str(file)).stdout == "foo\t3\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
