@@ -117,12 +117,20 @@ class Root:
             os.close(root)
 
 
+def absolute(path: str, variable: str = VARIABLE) -> str:
+    """The whole path. Raises SettingError where there is no telling, for the folder that it begins in is gone."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise SettingError(variable, path, "the folder that this is run in is gone; write the whole path") from None
+
+
 def check_directory(directory: str, variable: str = VARIABLE) -> None:
     """Whether a folder, the archive's root without more, is there or can be made, and can be written; changes nothing.
     Raises SettingError."""
     if "\0" in directory:
         raise SettingError(variable, directory, "a path cannot hold a NUL")
-    path = os.path.abspath(directory)
+    path = absolute(directory, variable)
     try:
         os.lstat(path)
     except OSError as error:

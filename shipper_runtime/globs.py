@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Sequence
 
+from .confined import absolute
 from .errors import SettingError
 from .rotation import split_codec
 from .siblings import NOT_THERE, Folders, reason
@@ -40,7 +41,7 @@ def check_patterns(patterns: Sequence[str]) -> list[bytes]:
     for pattern in patterns:
         if not pattern or "\0" in pattern:
             raise SettingError(_VARIABLE, pattern, "it is not a path; name a file or a glob")
-        path = b"/" + os.path.abspath(os.fsencode(pattern)).lstrip(b"/")
+        path = b"/" + os.fsencode(absolute(pattern, _VARIABLE)).lstrip(b"/")
         if not fits(path):
             raise SettingError(_VARIABLE, pattern, "the path is too long; %d bytes fit" % SOURCE_MAX_BYTES)
         if pattern.endswith("/"):

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from dataclasses import asdict, dataclass
 
+from .confined import absolute
 from .errors import LedgerError, printable
 from .ledger import FOLDER, NAME
 from .tables import span, table
@@ -51,8 +52,8 @@ class History:
 
 
 def read(directory: str, now: int) -> History:
-    """What the ledger of an archive knows; now is in ns. Raises LedgerError where it cannot be read."""
-    path = os.path.join(os.path.abspath(directory), FOLDER, NAME)
+    """What the ledger of an archive knows; now is in ns. Raises SettingError, and LedgerError where it cannot be read."""
+    path = os.path.join(absolute(directory), FOLDER, NAME)
     if not os.path.exists(path):
         return History(directory, False, [], [])
     try:

@@ -107,6 +107,29 @@ def test_an_error_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: 
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("producer", "--file", "log", "--state", "/tmp"), "SHIPPER_FILE=log"),
+        (("producer", "--check", "--file", "/x", "--state", "state"), "SHIPPER_STATE=state"),
+        (("verify", "--file", "log"), "SHIPPER_FILE=log"),
+        (("consumer", "--output", "x", "--directory", "archive"), "SHIPPER_DIRECTORY=archive"),
+        (("ledger", "--directory", "archive"), "SHIPPER_DIRECTORY=archive"),
+    ],
+)
+def test_a_folder_that_is_gone_under_our_feet_is_said(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = shlex.join([sys.executable, "-m", "shipper_runtime", *arguments])
+    result = subprocess.run(
+        ["bash", "-c", "rmdir $PWD; exec " + command],
+        env={**clean_environment(), **PRODUCER, "PYTHONPATH": str(ROOT)},
+        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.stderr == "shipper: %s: the folder that this is run in is gone; write the whole path\n" % says
+    assert result.returncode == 2
+
+
 def test_check_accepts_what_can_work_and_changes_nothing(tmp_path: Path) -> None:
     env = {**PRODUCER, "SHIPPER_FILE": str(tmp_path / "later"), "SHIPPER_STATE": str(tmp_path / "state")}
     result = run_shipper("producer", "--check", env={**env, "SHIPPER_PARTITIONS": "10"})
