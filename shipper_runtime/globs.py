@@ -108,12 +108,12 @@ def expand(pattern: bytes, folders: Folders) -> list[bytes]:
 
     Hidden names only where the pattern begins with a dot, compressed files never.
     """
-    found = [b"/"]
+    found, several = [b"/"], False
     names = [name for name in pattern.split(b"/") if name]
     for depth, name in enumerate(names):
         last = depth == len(names) - 1
         if name == b"**":
-            found = [folder for start in found for folder in _folders_below(start)]
+            found = [folder for start in found for folder in folders.below(start)]
             if last:
                 found = [
                     os.path.join(folder, each) for folder in found for each in folders.names(folder) if each[:1] != b"."
@@ -128,8 +128,9 @@ def expand(pattern: bytes, folders: Folders) -> list[bytes]:
             ]
         else:
             found = [os.path.join(folder, name) for folder in found]
-            if len(found) > 1:
-                found = [path for path in found if os.path.lexists(path)]
+            if several:
+                found = [path for path in found if folders.there(path)]
+        several = several or is_glob(name)
     return [path for path in found if not _compressed(path)]
 
 
@@ -141,11 +142,3 @@ def why_nothing(pattern: bytes) -> str:
     except OSError as error:
         return reason(error)
     return NOT_THERE
-
-
-def _folders_below(start: bytes) -> list[bytes]:
-    below = [start]
-    for folder, inner, _nothing in os.walk(start):
-        inner[:] = sorted(name for name in inner if not name.startswith(b"."))
-        below.extend(os.path.join(folder, name) for name in inner)
-    return below

@@ -16,7 +16,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Union, cast
+from typing import Any, BinaryIO, NamedTuple, Union, cast
 
 from .errors import printable
 from .identity import Key, Record, agrees
@@ -184,28 +184,75 @@ def look(path: bytes, how: Rotated | None = None) -> Sibling | None:
     return Sibling(path, (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns, how)
 
 
+class _Listing(NamedTuple):
+    changed: int
+    settled: bool
+    names: list[bytes]
+    folders: list[tuple[bytes, bool]]
+    """Those that are not hidden, and whether each is a link: to what, only looking behind it tells."""
+
+
+_EMPTY = _Listing(0, False, [], [])
+
+
 class Folders:
-    """The names in folders, listed again only where the folder has changed; generation counts the listings."""
+    """The names in folders, listed again only where the folder has changed; generation counts the listings, and what
+    has come, gone or been replaced at paths that were asked for by there()."""
 
     def __init__(self) -> None:
         self.generation = 0
-        self._known: dict[bytes, tuple[int, bool, list[bytes]]] = {}
+        self._known: dict[bytes, _Listing] = {}
+        self._there: dict[bytes, tuple[int, int, int]] = {}
 
     def names(self, folder: bytes) -> list[bytes]:
         """The sorted names in folder; none where it cannot be read."""
+        return self._listing(folder).names
+
+    def below(self, start: bytes) -> list[bytes]:
+        """A folder and all that are below it, but for hidden ones and what is behind links to folders."""
+        found = [start]
+        for name, link in self._listing(start).folders:
+            path = os.path.join(start, name)
+            found.extend([path] if link else self.below(path))
+        return found
+
+    def there(self, path: bytes) -> bool:
+        """Whether there is anything at path, of whatever kind."""
+        try:
+            found = os.lstat(path)
+        except OSError:
+            if self._there.pop(path, None):
+                self.generation += 1
+            return False
+        what = (found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode))
+        if self._there.get(path) != what:
+            self.generation += 1
+            self._there[path] = what
+        return True
+
+    def forget(self) -> None:
+        """Look at everything anew, so that what nobody asks for any more takes no room."""
+        self._known.clear()
+        self._there.clear()
+
+    def _listing(self, folder: bytes) -> _Listing:
+        known = self._known.get(folder)
         try:
             changed = os.stat(folder).st_mtime_ns
-            known = self._known.get(folder)
-            if known and known[0] == changed and known[1]:
-                return known[2]
-            names = sorted(os.listdir(folder))
+            if known and known.changed == changed and known.settled:
+                return known
+            with os.scandir(folder) as entries:
+                found = sorted((each.name, each.is_symlink(), each.is_dir(follow_symlinks=False)) for each in entries)
         except OSError:
             if self._known.pop(folder, None):
                 self.generation += 1
-            return []
+            return _EMPTY
         self.generation += 1
-        self._known[folder] = (changed, time.time_ns() - changed > _RACY_NS, names)
-        return names
+        settled = time.time_ns() - changed > _RACY_NS
+        inner = [(name, link) for name, link, is_folder in found if (link or is_folder) and name[:1] != b"."]
+        listing = _Listing(changed, settled, [name for name, link, is_folder in found], inner)
+        self._known[folder] = listing
+        return listing
 
     def snapshot(self, path: bytes) -> tuple[Sibling | None, list[Sibling]]:
         """The file at path, and those that may come from rotating it or what it links to, oldest first.

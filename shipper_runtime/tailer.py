@@ -139,6 +139,7 @@ class Tailer:
         if now >= self._stale_at:
             self._stale_at = now + _STALE_LOOK
             self._drop_stale()
+            self._shared.folders.forget()
         self._scan_at = now + max(_SCAN, _SCAN_SHARE * (time.perf_counter() - began))
 
     def due(self, now: float) -> list[Source]:
