@@ -66,7 +66,7 @@ class Life:
     grown_at: when it was last seen to be longer than before; held: bytes seen behind the offset.
     ended: its last read came to the end of the file; ended_at: when it first did after a successor had data; failed_at:
     since when it cannot be opened; made: the sibling that was made of it; look_at and look_pause: when to listen for
-    late bytes once it is finished.
+    late bytes once it is finished; missed_at: at which look into all folders its file was missed, see Shared.
     """
 
     def __init__(self, record: Record, descriptors: Descriptors, now: float) -> None:
@@ -82,6 +82,7 @@ class Life:
         self.look_at = now
         self.look_pause = 0.0
         self.made: tuple[Key, int, int] | None = None
+        self.missed_at: int | None = None
         self._descriptors = descriptors
 
     @property
@@ -105,6 +106,7 @@ class Life:
         """Go on in another file that holds the same bytes, or under another name of the same file."""
         self.close()
         self.ended = False
+        self.missed_at = None
         self.record.where = sibling.path
         self.record.device, self.record.inode = sibling.key
         self.record.codec = sibling.codec
@@ -124,6 +126,7 @@ class Life:
             file.close()
             raise
         self.file = file
+        self.missed_at = None
 
     def _align(self, file: AnyFile) -> None:
         """Begin behind the last newline before where the end was, or where it was if the line is too long to tell."""

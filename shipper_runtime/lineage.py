@@ -16,6 +16,7 @@ from collections.abc import Callable
 from .identity import HEAD_MAX, Key, Record
 from .life import QUIET, RELEASE, Descriptors, Life, Replaced
 from .positions import PositionStore
+from .rotation import renamed
 from .siblings import Folders, Sibling, find_copy, look, show
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class Shared:
     """What all paths have in common: claims tells whose file a device and inode may be. Several lives have the same one
     where a file was deleted, and its inode given to another file, while the program was not running.
 
-    is_copy tells whether the file at a path is a copy, perhaps in the making, of another tailed path's file.
+    is_copy tells whether the file at a path is a copy, perhaps in the making, of another tailed path's file. looks
+    counts how often all folders have been looked into: a file that is missed may have been moved to another one since.
     """
 
     def __init__(self, store: PositionStore, descriptors: Descriptors) -> None:
@@ -51,6 +53,9 @@ class Shared:
         self.descriptors = descriptors
         self.folders = Folders()
         self.claims: dict[Key, list[Life]] = {}
+        self.looks = 0
+        self._places: dict[Key, bytes] = {}
+        self._placed: int | None = None
         # Blocks wait for this: before anything of a life is sent, what it is known by has to be saved.
         self.unsaved = False
         self.is_copy: Callable[[Sibling, float], bool] = lambda sibling, now: False
@@ -59,6 +64,22 @@ class Shared:
         """The life that this file is known to be."""
         claiming = [life for life in self.claims.get(sibling.key, ()) if life.is_file(sibling)]
         return min(claiming, key=lambda life: life.unknown, default=None)
+
+    def elsewhere(self, key: Key) -> Sibling | None:
+        """The file of this device and inode in any of the folders that are looked into."""
+        if self._placed != self.folders.generation:
+            found = (look(path) for path in self.folders.paths())
+            self._places = {each.key: each.path for each in found if each is not None and each.key in self.claims}
+            self._placed = self.folders.generation
+        path = self._places.get(key)
+        sibling = look(path, renamed(os.path.basename(path))) if path is not None else None
+        return sibling if sibling is not None and sibling.key == key else None
+
+    def missed(self, life: Life) -> bool:
+        """Note that a life's file was not found; True if all folders have been looked into since that was noted."""
+        if life.missed_at is None:
+            life.missed_at = self.looks
+        return life.missed_at < self.looks
 
 
 class Lineage:
@@ -252,22 +273,26 @@ class Lineage:
         self.update(now)
         return life not in self.lives or life.file is not None
 
-    def _beside(self, life: Life) -> Sibling | None:
-        """The life's file under any name of its folder. Of one that was empty only the inode is known, which another
-        file may have been given, and that one is perhaps nobody's to ship."""
-        return None if life.unknown else self._shared.folders.with_key(life.record.where, life.key)
+    def whereabouts(self, life: Life) -> Sibling | None:
+        """The life's file under any name of its folder, or of another one. Of one that was empty only the inode is
+        known, which another file may have been given, and that one is perhaps nobody's to ship."""
+        if life.unknown:
+            return None
+        return self._shared.folders.with_key(life.record.where, life.key) or self._shared.elsewhere(life.key)
 
     def _settle(self, life: Life, own: Sibling | None, family: list[Sibling], cut_away: bool = False) -> bool:
         """Open the life's file wherever it is now, or give it up. False if it may still turn up."""
         with contextlib.suppress(FileNotFoundError, Replaced):
             life.open()
             return True
-        beside = self._beside(life)
-        for sibling in (own, beside, *family):
+        folder = os.path.dirname(life.record.where)
+        for sibling in (own, self.whereabouts(life), *family):
             if sibling is not None and life.is_file(sibling):
                 with contextlib.suppress(FileNotFoundError, Replaced):
                     life.move(sibling)
                     life.open()
+                    if os.path.dirname(sibling.path) != folder:
+                        self._say_found(life)
                     self._shared.store.dirty = True
                     return True
         # A copy was made before the file it was made of was renamed in its turn.
@@ -286,21 +311,24 @@ class Lineage:
         if copy is None and own is not None and moved and not self._taken(own, life):
             copy = find_copy(life.record, [own])
         if copy is not None:
-            logger.info(
-                "Found the rest of %s behind offset %d in %s", show(self.path), life.record.offset, show(copy[0].path)
-            )
             self._unclaim(life)
             life.move(*copy)
             self._claim(life)
+            self._say_found(life)
             self._shared.store.dirty = True
             return True
-        if own is None and not cut_away:
+        here = own is not None and own.key == life.key
+        if not cut_away and not here and (own is None or not self._shared.missed(life)):
             return False
         if self._seen is not None and _names(*self._seen) != _names(*self._shared.folders.snapshot(self.path)):
             # What was looked for has another name by now: to lose it would have it sent again when it is found.
             raise _MovedOn
-        self._lose(life, family, cut_away or (own is not None and own.key == life.key))
+        self._lose(life, family, cut_away or here)
         return True
+
+    def _say_found(self, life: Life) -> None:
+        record = life.record
+        logger.info("Found the rest of %s behind offset %d in %s", show(self.path), record.offset, show(record.where))
 
     def _lose(self, life: Life, family: list[Sibling], truncated: bool) -> None:
         # A copy that holds less than was read, because it was made while that was written.
@@ -411,7 +439,10 @@ class Lineage:
         life.look_at = now + life.look_pause
         found = look(record.where)
         if found is None or found.key != life.key:
-            found = self._beside(life)
+            found = self.whereabouts(life)
+            if found is None and not self._shared.missed(life):
+                life.look_at = now
+                return False
             if found is None:
                 self.vanished(life)
                 return False

@@ -156,6 +156,11 @@ class Sibling:
     def sure(self) -> bool:
         return self.rotated is not None and self.rotated.sure
 
+    def is_at(self, path: bytes) -> bool:
+        """Whether the same file is at path, too."""
+        found = look(path)
+        return found is not None and found.key == self.key
+
     def open(self) -> AnyFile:
         return open_file(self.path, self.codec)
 
@@ -229,6 +234,13 @@ class Folders:
             self.generation += 1
             self._there[path] = what
         return True
+
+    def paths(self) -> Iterator[bytes]:
+        """All paths that were seen, though some may not be there any more."""
+        for folder, listing in self._known.items():
+            for name in listing.names:
+                yield os.path.join(folder, name)
+        yield from self._there
 
     def forget(self) -> None:
         """Look at everything anew, so that what nobody asks for any more takes no room."""

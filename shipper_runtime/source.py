@@ -170,7 +170,7 @@ class Source:
         self.lineage.update(now)
         owner = self.lineage.owner(own)
         self._owner = owner if owner is not self.lineage.newest else None
-        if self._owner is not None and not self.lineage.lives:
+        if self._owner is not None and not self.lineage.lives and own.is_at(self._owner.record.source):
             self._say("Passing over %s: it is the same file as %s", show(self._owner.record.source))
 
     def _advance(self, limit: int, hard_limit: int, now: float) -> None:

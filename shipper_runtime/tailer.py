@@ -129,6 +129,7 @@ class Tailer:
         for pattern in self._globs:
             self._discover(pattern, now, again=unsettled)
         self._generation = self._shared.folders.generation
+        self._shared.looks += 1
         self._scanned_ns = scanned
         for path, source in list(self._sources.items()):
             if now - source.looked_at >= max(_SCAN, 2 * source.idle):
@@ -270,7 +271,7 @@ class Tailer:
         own = Sibling(path, (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
         owner = self._shared.owner(own)
         if owner is not None:
-            if look(owner.record.source) is not None and os.path.samefile(owner.record.source, path):
+            if own.is_at(owner.record.source):
                 self._say_once(path, "Passing over %s: it is the same file as %s", show(owner.record.source))
             return
         if self._is_copy(own, now):
@@ -323,7 +324,11 @@ class Tailer:
             source = self._sources.get(path)
             if source is not None:
                 for life in [life for life in source.lineage.lives if life.record in gone]:
-                    source.lineage.forget(life)
+                    found = source.lineage.whereabouts(life)
+                    if found is not None:
+                        life.record.where, life.record.seen = found.path, int(time.time())
+                    else:
+                        source.lineage.forget(life)
             elif gone:
                 records[:] = [record for record in records if record not in gone]
                 if not records:
