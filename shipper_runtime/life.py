@@ -63,7 +63,8 @@ class Life:
     """A record with its file. head holds the first bytes as far as they have been seen.
 
     fresh: nothing of it has been read yet, so nothing proves that the file at the path is still the one that was found.
-    grown_at: when it was last seen to be longer than before; held: bytes seen behind the offset.
+    grown_at: when it was last seen to be longer than before; held: bytes seen behind the offset; size: the largest that
+    the open file was seen to have.
     ended: its last read came to the end of the file; ended_at: when it first did after a successor had data; failed_at:
     since when it cannot be opened; made: the sibling that was made of it; look_at and look_pause: when to listen for
     late bytes once it is finished; missed_at: at which look into all folders its file was missed, see Shared.
@@ -76,6 +77,8 @@ class Life:
         self.fresh = record.head_length == 0 or record.skip_nuls
         self.grown_at = now
         self.held = 0
+        self.size = 0
+        self._nuls = 0
         self.ended = False
         self.ended_at: float | None = None
         self.failed_at: float | None = None
@@ -126,6 +129,7 @@ class Life:
             file.close()
             raise
         self.file = file
+        self.size = 0
         self.missed_at = None
 
     def _align(self, file: AnyFile) -> None:
@@ -212,11 +216,19 @@ class Life:
             self.file is None
             or self.file.whole
             or (
-                self.file.stat().st_size >= record.offset
+                not self.shrunk()
                 and digest(self.file.read(record.offset - record.tail_length, record.tail_length)) == record.tail_hash
-                and (record.offset >= HEAD_MAX or self.file.read(0, len(self.head)) == self.head)
+                and self.file.read(0, len(self.head)) == self.head
             )
         )
+
+    def shrunk(self) -> bool:
+        """Whether the open file is shorter than it once was, though it may have grown again. Raises OSError."""
+        if self.file is None or self.file.whole:
+            return False
+        size = self.file.stat().st_size
+        self.size = max(self.size, self.record.offset, size)
+        return size < self.size
 
     def copied_to(self, sibling: Sibling) -> bool:
         """Whether sibling holds all that is known of this life, and of a finished one no more."""
@@ -258,9 +270,9 @@ class Life:
         """
         file, record = self.file, self.record
         assert file is not None
-        found = file.stat()
-        if not file.whole and found.st_size < max(record.offset, record.head_length):
+        if self.shrunk():
             raise Replaced
+        found = file.stat()
         if record.skip_nuls and not self._skip_nuls(file):
             return None
         before = record.tail_length
@@ -275,8 +287,10 @@ class Life:
         shorter = self.ended and len(again) < len(known)
         if digest(data[:before]) != record.tail_hash or shorter or not known.startswith(again):
             raise Replaced
-        # A read takes page after page, and the file may have been truncated in the middle of it.
-        if not file.whole and not file.read(start, _AGAIN).startswith(data[:_AGAIN]):
+        # A read takes page after page, and the file may have been truncated in the middle of it. The head tells more
+        # than the bytes before the offset where a program says the same again and again.
+        steady = file.whole or file.read(start, _AGAIN).startswith(data[:_AGAIN])
+        if not steady or (not file.whole and file.read(0, len(self.head)) != self.head):
             raise Replaced
         available = len(data) - before
         if available > self.held:
@@ -314,8 +328,8 @@ class Life:
         self.record.advance(self.record.offset + reading.cut.length, self.head, reading.tail)
 
     def _skip_nuls(self, file: AnyFile) -> bool:
-        """Move to the first byte that is not NUL; False if there is none yet."""
-        position = self.record.offset
+        """Move to the first byte that is not NUL, if there are as many as there must be; False if none has come yet."""
+        position = max(self.record.offset, self._nuls)
         rest = b""
         for _turn in range(_NUL_CHUNKS):
             position = file.data_from(position)
@@ -324,6 +338,10 @@ class Life:
             position += len(chunk) - len(rest)
             if rest or not chunk:
                 break
+        self._nuls = position
+        if position < self.record.nuls:
+            self.record.skip_nuls = rest == b""
+            return rest != b""
         if position != self.record.offset:
             self._jump(file, position)
             self.head = file.read(0, self.record.head_length)

@@ -17,7 +17,7 @@ from .identity import HEAD_MAX, Key, Record
 from .life import QUIET, RELEASE, Descriptors, Life, Replaced
 from .positions import PositionStore
 from .rotation import renamed
-from .siblings import Folders, Sibling, find_copy, look, show
+from .siblings import AnyFile, Folders, Sibling, find_copy, look, show
 
 logger = logging.getLogger(__name__)
 
@@ -162,18 +162,22 @@ class Lineage:
                 event = "Truncated" if own.key in truncated else "Rotated"
                 logger.info("%s %s: a new file begins", event, show(self.path))
             # Before the others, one of which may be a copy in the making of it.
-            current = self._add(own, now, skip_nuls=own.key in truncated)
+            current = self._add(own, now, nuls=truncated.get(own.key))
         copies = []
         preceded = False
         for sibling in family:
-            at = self._place(sibling, current, family, truncated)
+            at = self._place(sibling, current, family, bool(truncated))
             if at is None:
                 continue
             if current is not None and self._copying(current, sibling, now):
                 copies.append(sibling)
                 continue
             successor = self.lives[at] if at < len(self.lives) else None
-            self._add(sibling, now, at, bool(truncated) or (successor is not None and successor.record.skip_nuls))
+            # A copy, perhaps, that was made when its writer had left NULs already.
+            nuls = min(truncated.values(), default=None)
+            if nuls is None and successor is not None and successor.record.skip_nuls:
+                nuls = successor.record.nuls
+            self._add(sibling, now, at, nuls)
             preceded |= successor is not None
         strange = {each.identity for each in family if each not in copies and self.owner(each) is None}
         self._ignored = strange | (self._ignored or set()) if known else strange
@@ -184,9 +188,10 @@ class Lineage:
             self.forget(life)
         return not copies and not preceded
 
-    def _settle_all(self, own: Sibling | None, family: list[Sibling]) -> set[Key]:
-        """See that every life that is not finished has its file, or is given up; what files were truncated."""
-        truncated = set()
+    def _settle_all(self, own: Sibling | None, family: list[Sibling]) -> dict[Key, int]:
+        """See that every life that is not finished has its file, or is given up; what files were truncated, and how
+        long they were at least."""
+        truncated = {}
         # Those that can be told first: where they are helps to tell the others.
         settled = [life for life in self.lives if not (life.record.finished and life.gone)]
         for life in sorted(settled, key=lambda life: life.unknown):
@@ -197,11 +202,12 @@ class Lineage:
             elif not was_open and life.unknown and self._reused(life, own, family):
                 self.forget(life)
             elif not was_open or not life.intact():
+                shrunk, length = life.shrunk(), max(life.size, life.record.offset)
                 life.close()
                 with contextlib.suppress(OSError):
-                    self._settle(life, own, family, was_open)
+                    self._settle(life, own, family, was_open, shrunk)
                 if life.key != key and (was_open or (own is not None and own.key == key)):
-                    truncated.add(key)
+                    truncated[key] = length
         return truncated
 
     def _reused(self, life: Life, own: Sibling | None, family: list[Sibling]) -> bool:
@@ -213,7 +219,7 @@ class Lineage:
         others = [each for each in family if any(other.is_file(each) for other in later)]
         return here is not None and any(here.newer_than(other) for other in others)
 
-    def _place(self, sibling: Sibling, current: Life | None, family: list[Sibling], truncated: set[Key]) -> int | None:
+    def _place(self, sibling: Sibling, current: Life | None, family: list[Sibling], truncated: bool) -> int | None:
         """Where in the queue a file belongs that was never seen, or None if it is known or not of this path.
 
         The order among the names tells between which lives it was. Nothing can have been there before a life that is
@@ -280,36 +286,16 @@ class Lineage:
             return None
         return self._shared.folders.with_key(life.record.where, life.key) or self._shared.elsewhere(life.key)
 
-    def _settle(self, life: Life, own: Sibling | None, family: list[Sibling], cut_away: bool = False) -> bool:
+    def _settle(
+        self, life: Life, own: Sibling | None, family: list[Sibling], cut_away: bool = False, shrunk: bool = False
+    ) -> bool:
         """Open the life's file wherever it is now, or give it up. False if it may still turn up."""
-        with contextlib.suppress(FileNotFoundError, Replaced):
-            life.open()
+        # One that is shorter than it was and has all that was read: it was truncated if a copy has it too, otherwise
+        # its writer took something back.
+        copy = self._copy(life, own, family, cut_away) if shrunk else None
+        if copy is None and self._find(life, own, family):
             return True
-        folder = os.path.dirname(life.record.where)
-        for sibling in (own, self.whereabouts(life), *family):
-            if sibling is not None and life.is_file(sibling):
-                with contextlib.suppress(FileNotFoundError, Replaced):
-                    life.move(sibling)
-                    life.open()
-                    if os.path.dirname(sibling.path) != folder:
-                        self._say_found(life)
-                    self._shared.store.dirty = True
-                    return True
-        # A copy was made before the file it was made of was renamed in its turn.
-        after = next((sibling for sibling in family if cut_away and sibling.key == life.key), None)
-        candidates = [
-            sibling
-            for sibling in family
-            if (after is None or after.newer_than(sibling)) and not self._taken(sibling, life)
-        ]
-        copy = find_copy(life.record, candidates)
-        # Moved to another disk, with its folder: the same bytes at the same path under another inode. Or the disk has
-        # another number since the system was started: then the inode is the same, and few bytes tell enough. Another
-        # inode on the same disk is another file, which may begin alike.
-        telling = own is not None and (life.record.offset > HEAD_MAX or own.key[1] == life.key[1])
-        moved = own is not None and own.key[0] != life.key[0] and telling and not cut_away
-        if copy is None and own is not None and moved and not self._taken(own, life):
-            copy = find_copy(life.record, [own])
+        copy = copy or self._copy(life, own, family, cut_away)
         if copy is not None:
             self._unclaim(life)
             life.move(*copy)
@@ -325,6 +311,44 @@ class Lineage:
             raise _MovedOn
         self._lose(life, family, cut_away or here)
         return True
+
+    def _find(self, life: Life, own: Sibling | None, family: list[Sibling]) -> bool:
+        """Open the very file, whatever it is called by now."""
+        with contextlib.suppress(FileNotFoundError, Replaced):
+            life.open()
+            return True
+        folder = os.path.dirname(life.record.where)
+        for sibling in (own, self.whereabouts(life), *family):
+            if sibling is not None and life.is_file(sibling):
+                with contextlib.suppress(FileNotFoundError, Replaced):
+                    life.move(sibling)
+                    life.open()
+                    if os.path.dirname(sibling.path) != folder:
+                        self._say_found(life)
+                    self._shared.store.dirty = True
+                    return True
+        return False
+
+    def _copy(
+        self, life: Life, own: Sibling | None, family: list[Sibling], cut_away: bool
+    ) -> tuple[Sibling, AnyFile] | None:
+        """Another file that holds what was read, opened."""
+        # A copy was made before the file it was made of was renamed in its turn.
+        after = next((sibling for sibling in family if cut_away and sibling.key == life.key), None)
+        candidates = [
+            sibling
+            for sibling in family
+            if (after is None or after.newer_than(sibling)) and not self._taken(sibling, life)
+        ]
+        copy = find_copy(life.record, candidates)
+        # Moved to another disk, with its folder: the same bytes at the same path under another inode. Or the disk has
+        # another number since the system was started: then the inode is the same, and few bytes tell enough. Another
+        # inode on the same disk is another file, which may begin alike.
+        telling = own is not None and (life.record.offset > HEAD_MAX or own.key[1] == life.key[1])
+        moved = own is not None and own.key[0] != life.key[0] and telling and not cut_away
+        if copy is None and own is not None and moved and not self._taken(own, life):
+            copy = find_copy(life.record, [own])
+        return copy
 
     def _say_found(self, life: Life) -> None:
         record = life.record
@@ -352,8 +376,9 @@ class Lineage:
         return not owner.record.finished or bool(sibling.codec) or sibling.size == owner.record.offset
 
     def _add(
-        self, sibling: Sibling, now: float, at: int | None = None, skip_nuls: bool = False, at_end: bool = False
+        self, sibling: Sibling, now: float, at: int | None = None, nuls: int | None = None, at_end: bool = False
     ) -> Life:
+        """nuls: how many may precede it, at least, because it was truncated."""
         record = Record(
             source=self.path,
             where=sibling.path,
@@ -361,7 +386,8 @@ class Lineage:
             inode=sibling.key[1],
             mtime=sibling.mtime,
             codec=sibling.codec,
-            skip_nuls=skip_nuls,
+            skip_nuls=nuls is not None,
+            nuls=nuls or 0,
         )
         if at_end and sibling.size:
             record.offset, record.tail_hash = sibling.size, ""

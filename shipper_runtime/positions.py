@@ -23,6 +23,8 @@ LOCK = "lock"
 VERSION = 1
 
 _FIELDS = {field.name: field.type for field in dataclasses.fields(Record)}
+# Fields that an older version did not write.
+_LATER: dict[str, Any] = {"nuls": 0}
 _KINDS: dict[str, type] = {"str": str, "bytes": str, "int": int, "bool": bool}
 
 
@@ -255,7 +257,7 @@ def _decode(entry: dict[str, Any]) -> Record:
     for name, kind in _FIELDS.items():
         if name == "extra":
             continue
-        value: Any = entry.pop(name)
+        value: Any = entry.pop(name, _LATER.get(name))
         right = isinstance(value, _KINDS[str(kind)]) and isinstance(value, bool) == (kind == "bool")
         if not right or (kind == "int" and value < 0):
             raise ValueError("%s is %r" % (name, value))
