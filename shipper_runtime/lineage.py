@@ -17,7 +17,7 @@ from .identity import HEAD_MAX, Key, Record
 from .life import QUIET, RELEASE, Descriptors, Life, Replaced
 from .positions import PositionStore
 from .rotation import renamed
-from .siblings import AnyFile, Folders, Sibling, find_copy, look, show
+from .siblings import AnyFile, Folders, Sibling, find_copy, look, oldest_first, show
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,7 @@ class Lineage:
         return self._update(*self._shared.folders.snapshot(self.path), now)
 
     def _update(self, own: Sibling | None, family: list[Sibling], now: float) -> bool:
+        family = oldest_first(family, self._read_at)
         truncated = self._settle_all(own, family)
         for life in self.lives:
             life.learn_head()
@@ -187,6 +188,10 @@ class Lineage:
         for life in [life for life in self.lives if life.record.finished and life.gone][:-_GONE_MOST]:
             self.forget(life)
         return not copies and not preceded
+
+    def _read_at(self, sibling: Sibling) -> int:
+        owner = self.owner(sibling)
+        return sibling.mtime if owner is None or owner.unknown else owner.record.mtime
 
     def _settle_all(self, own: Sibling | None, family: list[Sibling]) -> dict[Key, int]:
         """See that every life that is not finished has its file, or is given up; what files were truncated, and how

@@ -16,7 +16,7 @@ _SURE = re.compile(
     rb"|(?:\.[0-9]+|[._-][0-9]{4,}|[._-][0-9]+[._:T+-][0-9]+)(?:[._:T+-]?[0-9]+)*Z?)+\Z"
 )
 _DIGITS = re.compile(rb"[0-9]+")
-# Above it a single number is a date or a time stamp, and grows; up to it an index, and the oldest has the highest.
+# Above it a single number is a date or a time stamp, and grows; up to it an index: mostly the oldest has the highest.
 _INDEX_MAX = 999
 
 
@@ -34,11 +34,8 @@ class Rotated:
     sure: bool
 
     @property
-    def age(self) -> tuple[int, ...]:
-        """Sorts names of one shape, oldest first."""
-        if len(self.numbers) == 1 and self.numbers[0] <= _INDEX_MAX:
-            return (-self.numbers[0],)
-        return self.numbers
+    def indexed(self) -> bool:
+        return len(self.numbers) == 1 and self.numbers[0] <= _INDEX_MAX
 
 
 def split_codec(name: bytes) -> tuple[bytes, str]:

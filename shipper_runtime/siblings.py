@@ -15,7 +15,8 @@ import time
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple, Union, cast
 
 from .errors import printable
@@ -135,13 +136,15 @@ AnyFile = Union[PlainFile, CompressedFile]
 
 @dataclass(frozen=True)
 class Sibling:
-    """A regular file beside a path, as stat saw it; rotated tells how its name comes from the path's."""
+    """A regular file beside a path, as stat saw it; rotated tells how its name comes from the path's, rising that of
+    such names with an index the highest is the newest."""
 
     path: bytes
     key: Key
     size: int
     mtime: int
     rotated: Rotated | None = None
+    rising: bool = False
 
     @property
     def identity(self) -> tuple[Key, int, int]:
@@ -170,8 +173,16 @@ class Sibling:
 
     def newer_than(self, other: Sibling) -> bool:
         if self.rotated and other.rotated and self.rotated.shape == other.rotated.shape:
-            return self.rotated.age > other.rotated.age
+            return self.age > other.age
         return self.mtime > other.mtime
+
+    @property
+    def age(self) -> tuple[int, ...]:
+        """Sorts names of one shape, oldest first."""
+        if self.rotated is None:
+            return ()
+        falling = self.rotated.indexed and not self.rising
+        return tuple(-number for number in self.rotated.numbers) if falling else self.rotated.numbers
 
 
 def open_file(path: bytes, codec: str) -> AnyFile:
@@ -267,7 +278,7 @@ class Folders:
         return listing
 
     def snapshot(self, path: bytes) -> tuple[Sibling | None, list[Sibling]]:
-        """The file at path, and those that may come from rotating it or what it links to, oldest first.
+        """The file at path, and those that may come from rotating it or what it links to.
 
         Not among them are the file at path itself, under whatever name, and a compressed one that is also there
         uncompressed. Renames may be going on: it is looked at until two looks agree, so that no file is missed.
@@ -286,7 +297,7 @@ class Folders:
             and (own is None or sibling.key != own.key)
             and not (sibling.codec and os.path.join(os.path.dirname(sibling.path), sibling.rotated.stem) in plain)
         }
-        return own, oldest_first(family.values())
+        return own, list(family.values())
 
     def _look_around(self, path: bytes) -> list[Sibling]:
         bases = {path: None}
@@ -331,12 +342,27 @@ class Folders:
         return None
 
 
-def oldest_first(siblings: Iterable[Sibling]) -> list[Sibling]:
-    """By name where all names are made alike (compressing may have changed the times), otherwise by time."""
+def oldest_first(siblings: Iterable[Sibling], read: Callable[[Sibling], int] | None = None) -> list[Sibling]:
+    """By name where all names are made alike (compressing may have changed the times), otherwise by time. read gives a
+    file's time of change when it was read, if it is known: a late writer may have changed it since.
+    """
     found = list(siblings)
+    indexed = [each for each in found if each.rotated and each.rotated.indexed]
+    if _rise(indexed, attrgetter("mtime")) and (read is None or _rise(indexed, read)):
+        found = [replace(each, rising=True) for each in found]
     if len({sibling.rotated.shape for sibling in found if sibling.rotated}) == 1:
-        return sorted(found, key=lambda sibling: sibling.rotated.age if sibling.rotated else ())
-    return sorted(found, key=lambda sibling: (sibling.mtime, sibling.rotated.age if sibling.rotated else ()))
+        return sorted(found, key=lambda sibling: sibling.age)
+    return sorted(found, key=lambda sibling: (sibling.mtime, sibling.age))
+
+
+def _rise(indexed: list[Sibling], time_of: Callable[[Sibling], int]) -> bool:
+    """Whether the times of all files say that those with higher numbers are newer. Those of compressed ones, which may
+    have been compressed in one go, count only where all are, and lie apart."""
+    plain = [sibling for sibling in indexed if not sibling.codec]
+    apart = 1 if plain else _SECOND_NS
+    by_number = sorted(plain or indexed, key=lambda sibling: sibling.rotated.numbers if sibling.rotated else ())
+    times = [time_of(sibling) for sibling in by_number]
+    return len(times) > 1 and all(later - earlier >= apart for earlier, later in zip(times, times[1:]))
 
 
 def holds(record: Record, file: AnyFile) -> bool:

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which of two rotated files is the older one, where names alone do not tell."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from .tailing import Drive, append, compress, rename
+from .test_tailer import lines
+
+
+def age(path: Path, hours: int) -> Path:
+    """As if it had not been written to for so long."""
+    then = path.stat().st_mtime_ns - hours * 3600 * 1_000_000_000
+    os.utime(path, ns=(then, then))
+    return path
+
+
+def rise(path: Path, zipped: bool = False) -> None:
+    """log4j2's way: the first rotated file is app.log.1, the next one app.log.2."""
+    names = (path.with_name("%s.%d" % (path.name, number)) for number in count(1))
+    free = next(name for name in names if not name.exists() and not name.with_name(name.name + ".gz").exists())
+    path.rename(free)
+    if zipped:
+        then = free.stat().st_mtime_ns
+        os.utime(compress(free), ns=(then, then))
+
+
+def renumber(path: Path) -> None:
+    """log4j2's way when there are too many: the oldest is deleted, and all others have one less."""
+    path.with_name(path.name + ".1").unlink()
+    for number in count(2):
+        old = path.with_name("%s.%d" % (path.name, number))
+        if not old.exists():
+            return
+        old.rename(path.with_name("%s.%d" % (path.name, number - 1)))
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+@pytest.mark.parametrize("how", ["plain", "zipped", "renumbered"])
+def test_rotated_files_whose_numbers_rise_are_read_oldest_first(tmp_path: Path, before: int, how: str) -> None:
+    log = tmp_path / "app.log"
+    drive = Drive(tmp_path, log)
+    written = b""
+
+    def write(name: str, hours: int) -> None:
+        nonlocal written
+        append(log, lines(name, 3))
+        age(log, hours)
+        written += lines(name, 3)
+
+    for number in range(before):
+        write("before %d" % number, 90 - number)
+        drive.run()
+        rise(log, how == "zipped")
+        append(log, b"")
+        age(log, 90 - number)
+        drive.run(10)
+    write("read", 80)
+    drive.run(10)
+    drive.stop()
+    for number in range(4):
+        write("down %d" % number, 70 - number)
+        rise(log, how == "zipped")
+        if how == "renumbered" and number < before:
+            renumber(log)
+    write("now", 1)
+    drive.begin()
+    assert drive.run(10).of(log) == written
+
+
+def test_a_glob_begins_with_the_oldest_of_files_whose_numbers_rise(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    for number in range(3):
+        append(log, lines("rotated %d" % number, 3))
+        rise(age(log, 10 - number))
+    append(log, lines("now", 3))
+    archive = Drive(tmp_path, tmp_path / "app.log*").run()
+    assert archive.of(log) == b"".join(lines("rotated %d" % number, 3) for number in range(3)) + lines("now", 3)
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_late_writer_does_not_make_numbers_rise(tmp_path: Path, kept: int) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, age(log, 5))
+    drive.run()
+    drive.stop()
+    append(log, lines("b", 3))
+    age(log, 4)
+    rename(log)
+    append(log, lines("c", 3))
+    age(log, 3)
+    rename(log)
+    written = lines("a", 3) + lines("b", 3) + b"late\n" + lines("c", 3)
+    if kept == 2:
+        append(log, lines("d", 3))
+        age(log, 2)
+        rename(log)
+        written += lines("d", 3)
+    append(tmp_path / ("app.log.%d" % (kept + 1)), b"late\n")
+    append(log, lines("now", 3))
+    drive.begin()
+    assert drive.run(10).of(log) == written + lines("now", 3)
