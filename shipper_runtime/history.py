@@ -52,7 +52,7 @@ class History:
 
 
 def read(directory: str, now: int) -> History:
-    """What the ledger of an archive knows; now is in ns. Raises SettingError, and LedgerError where it cannot be read."""
+    """What the ledger of an archive knows; now is in ns. Raises SettingError, and LedgerError where it cannot tell."""
     path = os.path.join(absolute(directory), FOLDER, NAME)
     if not os.path.exists(path):
         return History(directory, False, [], [])

@@ -208,7 +208,7 @@ def producer_settings(env: Environment, os_host: str, fresh: bool = False) -> Pr
     prefix = subject_prefix(env)
     stream = stream_prefix(env)
     host = host_name(env, os_host)
-    count = partition_count(env)
+    count = _partition_count(env)
     number = partition(host, count)
     told = env.get("SHIPPER_PARTITION")
     if told and _number(env, "SHIPPER_PARTITION") != number:
@@ -284,8 +284,13 @@ def host_name(env: Environment, os_host: str) -> str:
 
 
 def partition_count(env: Environment) -> int:
-    """SHIPPER_PARTITIONS. Raises SettingError."""
-    count = _number(env, "SHIPPER_PARTITIONS") if env.get("SHIPPER_PARTITIONS") else 0
+    """SHIPPER_PARTITIONS, however many. Raises SettingError."""
+    return _number(env, "SHIPPER_PARTITIONS") if env.get("SHIPPER_PARTITIONS") else 0
+
+
+def _partition_count(env: Environment) -> int:
+    """No more than a fleet can have."""
+    count = partition_count(env)
     if count > PARTITIONS_MAX:
         raise SettingError("SHIPPER_PARTITIONS", env["SHIPPER_PARTITIONS"], "use %d or fewer" % PARTITIONS_MAX)
     return count
@@ -319,7 +324,7 @@ def fleet_settings(env: Environment) -> FleetSettings:
     stream = stream_prefix(env)
     if stream is None:
         raise SettingError("SHIPPER_STREAM", None, "name what the streams' names begin with, such as logs")
-    return FleetSettings(broker, prefix, stream, partition_count(env))
+    return FleetSettings(broker, prefix, stream, _partition_count(env))
 
 
 def stream_limits(env: Environment) -> StreamLimits:
