@@ -13,7 +13,8 @@ author: The logfleet developers (@logfleet)
 description:
   - Does in one step what would take a step for each folder, link and file otherwise. To start a module costs much more
     than what it does here, on 3,000 hosts and on one machine that plays eight.
-  - The entries are put in place in their order, and the module stops at the first that it cannot put there.
+  - All is looked at before the first file or link goes live, and then the entries are put in place in their order. So a
+    file that cannot work leaves everything as it was, but for folders that were missing.
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
@@ -95,6 +96,21 @@ options:
           - Files that a link in the same folder points to are left alone then, and do not count.
         type: int
         version_added: 0.2.0
+      read_by:
+        description:
+          - The systemd services that read a file when they start. Where one has not read it as it is now, for an
+            earlier run ended before it was told, the file is among RV(unread_paths).
+        type: list
+        elements: str
+        default: []
+        version_added: 0.2.0
+      read_at:
+        description:
+          - When a file was last read, as UTC in RFC 3339, instead of O(entries[].read_by).
+          - Empty where that is not known.
+        type: str
+        default: ""
+        version_added: 0.2.0
       mode:
         description: The mode of a folder or file, such as V(0750).
         type: str
@@ -131,21 +147,34 @@ changed_paths:
   type: list
   elements: str
   sample: [/etc/shipper/producer.env]
+unread_paths:
+  description:
+    - RV(changed_paths), and the paths of the entries with O(entries[].read_by) or O(entries[].read_at) that were
+      changed later than they were read. So what a run that failed has left to be done is done by the next one.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/shipper/producer.env]
+  version_added: 0.2.0
 """
 
 import glob
 import os
+import re
 import shutil
 import tempfile
+import time
+from calendar import timegm
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 _PARENT_MODE = 0o755
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z\Z")
 
 
 class Layout:
-    """Puts entries in place and keeps what it changed."""
+    """Puts entries in place and keeps what it changed: first prepare() for all of them, then put()."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.changed: list[str] = []
@@ -155,15 +184,32 @@ class Layout:
         self._module = module
         # Files that go live with the next one.
         self._waiting: list[dict[str, Any]] = []
+        # Where new content lies until it goes live, by path; and the folders for that.
+        self._staged: dict[str, str] = {}
+        self._staging: list[str] = []
+
+    def prepare(self, entry: dict[str, Any]) -> None:
+        """Do what nobody notices, and look whether the rest can be done; fails with a sentence where it cannot."""
+        self._do("_prepare_", entry)
 
     def put(self, entry: dict[str, Any]) -> None:
         """Put one entry in place; fails with a sentence where that cannot be."""
+        self._do("_put_", entry)
+
+    def close(self) -> None:
+        """Remove what did not go live."""
+        for folder in self._staging:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _do(self, what: str, entry: dict[str, Any]) -> None:
         try:
-            getattr(self, "_put_" + entry["state"])(entry)
+            step = getattr(self, what + entry["state"], None)
+            if step is not None:
+                step(entry)
         except OSError as error:
             self._module.fail_json(msg="%s: %s" % (entry["path"], error.strerror or error))
 
-    def _put_directory(self, entry: dict[str, Any]) -> None:
+    def _prepare_directory(self, entry: dict[str, Any]) -> None:
         # A link to a folder is as good as one.
         path = os.path.realpath(entry["path"])
         if os.path.lexists(path) and not os.path.isdir(path):
@@ -183,13 +229,16 @@ class Layout:
             # Whatever the umask: the service must get through.
             os.chmod(folder, _PARENT_MODE)
 
+    def _prepare_link(self, entry: dict[str, Any]) -> None:
+        for path in (entry["path"], entry["previous"]):
+            if path and os.path.lexists(path) and not os.path.islink(path):
+                self._module.fail_json(msg="%s is there and is no link: move it away" % path)
+
     def _put_link(self, entry: dict[str, Any]) -> None:
         path, target = entry["path"], entry["to"]
         now = os.readlink(path) if os.path.islink(path) else None
         if now == target:
             return
-        if now is None and os.path.lexists(path):
-            self._module.fail_json(msg="%s is there and is no link: move it away" % path)
         self._note(path, "" if now is None else "-> %s\n" % now, "-> %s\n" % target)
         # First: whoever stops here knows at least what is there.
         if entry["previous"] and now is not None:
@@ -199,16 +248,20 @@ class Layout:
             os.symlink(target, new)
             os.replace(new, path)
 
-    def _put_file(self, entry: dict[str, Any]) -> None:
+    def _prepare_file(self, entry: dict[str, Any]) -> None:
         self._waiting.append(entry)
         if entry["together"]:
             return
         entries, self._waiting = self._waiting, []
-        changed = [each for each in entries if self._differs(each)]
+        changed = [each["path"] for each in entries if self._differs(each)]
         if changed and not self._module.check_mode:
-            self._replace(entries, changed)
-        for each in entries:
-            self._set_attributes(each, each["path"])
+            folder = self._stage(entries)
+            self._staged.update((path, os.path.join(folder, os.path.basename(path))) for path in changed)
+
+    def _put_file(self, entry: dict[str, Any]) -> None:
+        if entry["path"] in self._staged:
+            os.replace(self._staged[entry["path"]], entry["path"])
+        self._set_attributes(entry, entry["path"])
 
     def _differs(self, entry: dict[str, Any]) -> bool:
         path = entry["path"]
@@ -224,26 +277,21 @@ class Layout:
             self._note(path, (now or b"").decode(errors="replace"), entry["content"])
         return True
 
-    def _replace(self, entries: list[dict[str, Any]], changed: list[dict[str, Any]]) -> None:
-        """Files are made beside where they belong, for a folder is switched at once only on its own file system."""
+    def _stage(self, entries: list[dict[str, Any]]) -> str:
+        """Files are made beside where they belong, for a name is switched at once only on its own file system."""
         folder = os.path.dirname(entries[-1]["path"])
         if any(os.path.dirname(entry["path"]) != folder for entry in entries):
             self._module.fail_json(msg="%s: files that go live together must be in one folder" % entries[0]["path"])
         staged = tempfile.mkdtemp(prefix=".shipper-", dir=folder)
-        try:
-            for entry in entries:
-                new = os.path.join(staged, os.path.basename(entry["path"]))
-                with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(_content(entry))
-                self._module.set_fs_attributes_if_different(
-                    self._module.load_file_common_arguments(entry, path=new), False
-                )
-            if entries[-1]["validate"]:
-                self._validate(entries[-1], os.path.join(staged, os.path.basename(entries[-1]["path"])))
-            for entry in changed:
-                os.replace(os.path.join(staged, os.path.basename(entry["path"])), entry["path"])
-        finally:
-            shutil.rmtree(staged)
+        self._staging.append(staged)
+        for entry in entries:
+            new = os.path.join(staged, os.path.basename(entry["path"]))
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(_content(entry))
+            self._module.set_fs_attributes_if_different(self._module.load_file_common_arguments(entry, path=new), False)
+        if entries[-1]["validate"]:
+            self._validate(entries[-1], os.path.join(staged, os.path.basename(entries[-1]["path"])))
+        return staged
 
     def _validate(self, entry: dict[str, Any], new: str) -> None:
         code, out, err = self._module.run_command([*entry["validate"], new])
@@ -294,10 +342,49 @@ class Layout:
                 "".join("%s: %s\n" % item for item in sorted(diff.get("after", {}).items())),
             )
 
+    def unread(self, entries: list[dict[str, Any]]) -> list[str]:
+        """The paths that were changed, and those that nobody has read since they were."""
+        read = Readers(self._module, sorted({name for entry in entries for name in entry["read_by"]}))
+        late = [entry["path"] for entry in entries if _is_newer(entry["path"], read.at(entry))]
+        return list(dict.fromkeys([*self.changed, *late]))
+
     def _note(self, path: str, before: str, after: str) -> None:
         if path not in self.changed:
             self.changed.append(path)
         self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+
+
+class Readers:
+    """When systemd's services began, in seconds since 1970; those that do not run have read nothing."""
+
+    def __init__(self, module: AnsibleModule, names: list[str]) -> None:
+        self._began: dict[str, float] = {}
+        if not names:
+            return
+        show = ["systemctl", "show", "--property", "Id,ActiveState,ExecMainStartTimestampMonotonic"]
+        since_boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+        for text in module.run_command([*show, *names])[1].split("\n\n"):
+            found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+            if found.get("ActiveState") in ("active", "activating", "reloading"):
+                began = int(found.get("ExecMainStartTimestampMonotonic") or 0)
+                # As the clock has it now: it may have been set since.
+                self._began[found["Id"]] = since_boot + began / 1e6
+
+    def at(self, entry: dict[str, Any]) -> float | None:
+        """When an entry was last read by all that read it; None where nobody does, or it is not known."""
+        if entry["read_by"]:
+            return min(self._began.get(name, 0.0) for name in entry["read_by"])
+        match = _STAMP.match(entry["read_at"])
+        if match is None:
+            return None
+        return timegm(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S")) + float(match.group(2) or 0)
+
+
+def _is_newer(path: str, read: float | None) -> bool:
+    if read is None or not os.path.lexists(path):
+        return False
+    # Of a time to come nobody knows what it was before the clock was set.
+    return read < os.lstat(path).st_ctime <= time.time() + 1
 
 
 def _links_beside(path: str) -> list[str]:
@@ -334,6 +421,8 @@ def main() -> None:
                     "together": {"type": "bool", "default": False},
                     "keep": {"type": "list", "elements": "str", "default": [], "no_log": False},
                     "keep_newest": {"type": "int", "no_log": False},
+                    "read_by": {"type": "list", "elements": "str", "default": []},
+                    "read_at": {"type": "str", "default": ""},
                     "mode": {"type": "str"},
                     "owner": {"type": "str"},
                     "group": {"type": "str"},
@@ -347,10 +436,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    entries = module.params["entries"]
     layout = Layout(module)
-    for entry in module.params["entries"]:
-        layout.put(entry)
-    module.exit_json(changed=bool(layout.changed), changed_paths=layout.changed, diff=layout.diffs)
+    try:
+        for entry in entries:
+            layout.prepare(entry)
+        for entry in entries:
+            layout.put(entry)
+    finally:
+        layout.close()
+    unread = layout.unread(entries)
+    module.exit_json(changed=bool(layout.changed), changed_paths=layout.changed, unread_paths=unread, diff=layout.diffs)
 
 
 if __name__ == "__main__":

@@ -296,6 +296,35 @@ def test_users_are_a_reload_and_a_port_is_a_restart_and_what_cannot_work_is_neit
     assert brokers.shipper("streams").returncode == 0
 
 
+def test_what_a_run_that_failed_has_written_is_read_after_the_next_one(brokers: Brokers) -> None:
+    """Nothing is changed then, and who was added is let in all the same, and who was taken out is not."""
+    brokers.vars.update(shipper_auth="password", shipper_secret=SECRET)
+    brokers.vars["broker_users"] = [admin(), user("web1")]
+    first = brokers.deploy()
+    assert first.code == 0, first.output
+    pid = brokers.pid()
+
+    def lets_in(name: str) -> bool:
+        login = {"user": name, "pass": permissions.password(SECRET, name), "verbose": False}
+        with socket.create_connection(("127.0.0.1", brokers.port("b1")), timeout=10) as plain:
+            plain.sendall(b"CONNECT %s\r\nPING\r\n" % json.dumps(login).encode())
+            with plain.makefile("rb") as answers:
+                # INFO comes first.
+                return [answers.readline(), answers.readline()][1] == b"PONG\r\n"
+
+    brokers.vars["broker_users"] = [admin(), user("web2")]
+    failed = brokers.deploy("-e", "broker_supervisor_bin=/nowhere")
+    assert failed.code != 0
+    assert "web2" in brokers.configuration()["users.conf"]
+    assert lets_in("web1")
+    for expected in (1, 0):
+        run = brokers.deploy()
+        assert (run.code, run.sum("changed")) == (0, expected), run.output
+        assert not lets_in("web1")
+        assert lets_in("web2")
+    assert brokers.pid() == pid
+
+
 def test_certificates_are_made_renewed_and_reloaded(brokers: Brokers) -> None:
     """A broker has one of the fleet's own CA; clients are who theirs say. Another certificate is a
     reload, and the CA's key and the host's stay where they are."""

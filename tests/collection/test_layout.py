@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,46 @@ def test_what_cannot_be_put_in_place_leaves_what_is_there(fleet: Fleet, tmp_path
     assert "none/settings: No such file or directory" in run.message
     assert (tmp_path / "settings").read_text() == "good\n"
     assert not list(tmp_path.glob(".shipper-*"))
+
+
+def test_nothing_goes_live_before_all_can(fleet: Fleet, tmp_path: Path) -> None:
+    """What comes before an entry that cannot be put in place is left as it is, too."""
+    tmp_path /= "root"
+    tmp_path.mkdir()
+    (tmp_path / "settings").write_text("old\n")
+    (tmp_path / "link").symlink_to("old")
+    (tmp_path / "surplus").touch()
+    first = [
+        {"path": str(tmp_path / "settings"), "state": "file", "content": "new\n"},
+        {"path": str(tmp_path / "link"), "state": "link", "to": "new"},
+        {"path": str(tmp_path / "surplus"), "state": "absent"},
+    ]
+    refused = {"path": str(tmp_path / "more"), "state": "file", "content": "", "validate": ["/bin/false"]}
+    for last in (refused, {"path": str(tmp_path / "settings"), "state": "link", "to": "x"}):
+        run = layout(fleet, [*first, last])
+        assert run.code != 0
+        assert (tmp_path / "settings").read_text() == "old\n"
+        assert os.readlink(tmp_path / "link") == "old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "settings", "surplus"]
+
+
+def test_what_was_not_read_since_it_was_changed_is_told_until_it_is(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "settings"
+    entry = {"path": str(path), "state": "file", "content": "new\n"}
+    unread = '"unread_paths": [\n        "%s"\n    ]' % path
+    assert unread in layout(fleet, [{**entry, "read_at": ""}]).output
+    for changed, told in ((0, False), (-60, False), (0.5, True)):
+        at = path.stat().st_ctime - changed
+        stamp = "%s.%09dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)), at % 1 * 1e9)
+        run = layout(fleet, [{**entry, "read_at": stamp}])
+        assert "CHANGED" not in run.output
+        assert (unread in run.output) == told, run.output
+    # When it was read is not known; and nobody reads it.
+    for more in ({"read_at": ""}, {}):
+        assert unread not in layout(fleet, [{**entry, **more}]).output
+    # A service that does not run has read nothing.
+    run = layout(fleet, [{**entry, "read_by": ["shipper-none.service"]}])
+    assert (unread in run.output) == (shutil.which("systemctl") is not None), run.output
 
 
 def test_files_that_go_together_are_validated_together(fleet: Fleet, tmp_path: Path) -> None:
