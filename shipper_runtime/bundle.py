@@ -26,7 +26,16 @@ from pathlib import Path, PurePosixPath
 # The release whose protocol code natsfix mends.
 NATS_PY_OLDEST = (2, 16)
 # What only the controller uses.
-CONTROLLER_ONLY = ("assignment.py", "bundle.py", "change.py", "fleet.py", "identities.py", "page.py", "report.py")
+CONTROLLER_ONLY = (
+    "assignment.py",
+    "bundle.py",
+    "change.py",
+    "fleet.py",
+    "identities.py",
+    "page.py",
+    "report.py",
+    "values.py",
+)
 
 _PACKAGE = Path(__file__).resolve().parent
 _SHEBANG = b"#!/usr/bin/env python3\n"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import identities
+from . import identities, values
 from .assignment import distribute, partition_range
 from .identities import HOSTNAME, group_of, hostname, named, use_one_of
 from .partition import PARTITIONS_MAX, is_host
@@ -25,6 +25,13 @@ READ_PARTITIONS = "consumer_read_partitions"
 VARIABLES = (*PARTITIONS.values(), STREAM, HOSTNAME, READ_PARTITIONS, *identities.GROUPS, *identities.VARIABLES)
 # How many hosts at a time: Ansible would stumble over it only when it comes to them.
 SERIAL = "shipper_serial"
+
+# What the hosts of a role must be told, by one variable or another, and what to do about it.
+NEEDED = {
+    ("producer_files",): "name the files to ship",
+    ("{role}_subject", "shipper_subject"): "name what all subjects begin with, such as shipper",
+    ("{role}_nats_url", "shipper_nats_url"): "name the servers, such as nats://nats1.example.net:4222",
+}
 
 # Of what there must be one at least; anything else that is counted may be 0.
 LEAST = {"consumer_workers": 1}
@@ -103,12 +110,46 @@ def wrong_values(inventory: Inventory, options: Mapping[str, Mapping[str, Any]])
     Only what Ansible would refuse later, half-way through a run, or by the name of another variable.
     """
     claims: dict[tuple[str, str], list[str]] = defaultdict(list)
+    output, rotate = (str(options.get(name, {}).get("default", "")) for name in (values.OUTPUT, values.ROTATE))
+    # A fleet's values are the same for nearly all hosts.
+    known: dict[tuple[str, str], tuple[str, str] | None] = {}
     for host, variables in inventory.items():
+        found = []
         for name, value in variables.items():
-            remedy = _serial_remedy(value) if name == SERIAL else _remedy(name, value, options.get(name, {}))
-            if remedy:
-                claims["%s=%s" % (name, value), remedy].append(host)
+            key = name, repr(value)
+            if key not in known:
+                known[key] = _problem(name, value, options.get(name, {}))
+            problem = known[key]
+            if problem is not None:
+                found.append((name, *problem))
+        together = None if found else values.problem_together(variables, output, rotate)
+        for name, shown, remedy in found if together is None else [together]:
+            claims["%s=%s" % (name, shown), remedy].append(host)
     return ["%s for %s: %s" % (claim, named(hosts), remedy) for (claim, remedy), hosts in sorted(claims.items())]
+
+
+def unset(inventory: Inventory, members: Mapping[str, Sequence[str]], elsewhere: Iterable[str]) -> list[str]:
+    """A sentence for each variable that hosts need and do not have. members are the hosts of each role; what is set for
+    no host, and elsewhere, is set for all."""
+    everywhere = set(elsewhere).difference(*inventory.values())
+    lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for role, hosts in members.items():
+        for choices, remedy in NEEDED.items():
+            names = [name.format(role=role) for name in choices]
+            if not names[-1].startswith((role, "shipper")) or everywhere.intersection(names):
+                continue
+            for host in hosts:
+                if all(inventory[host].get(name) in (None, "", []) for name in names):
+                    lacking[names[-1], remedy].append(host)
+    return [
+        "%s is not set for %s: %s" % (name, named(list(dict.fromkeys(hosts))), remedy)
+        for (name, remedy), hosts in lacking.items()
+    ]
+
+
+def _problem(name: str, value: Any, option: Mapping[str, Any]) -> tuple[str, str] | None:
+    remedy = _serial_remedy(value) if name == SERIAL else _remedy(name, value, option)
+    return (str(value), remedy) if remedy else values.problem(name, value)
 
 
 def _remedy(name: str, value: Any, option: Mapping[str, Any]) -> str:

@@ -395,9 +395,11 @@ def _choice(env: Environment, name: str, choices: tuple[str, str]) -> str:
 
 
 def _listen(env: Environment, name: str) -> Listen | None:
-    value = env.get(name)
-    if not value:
-        return None
+    return parse_listen(name, env[name]) if env.get(name) else None
+
+
+def parse_listen(name: str, value: str) -> Listen:
+    """An address such as 127.0.0.1:9464. Raises SettingError, with the variable's name."""
     host, _colon, port = value.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or not re.match(r"[0-9]{1,5}\Z", port) or not 0 < int(port) < 65536:
@@ -410,9 +412,13 @@ def _duration(env: Environment, name: str, default: str, unset: int | None = Non
     value = env.get(name) or default
     if not value and unset is not None:
         return unset
+    return parse_duration(name, value, default or "7d")
+
+
+def parse_duration(name: str, value: str, example: str = "7d") -> int:
+    """The seconds of a time such as 7d. Raises SettingError, with the variable's name."""
     match = _DURATION.match(value)
     if match is None:
-        example = default or "7d"
         raise SettingError(name, value, "use a whole number above 0 and one of s, m, h, d, w, such as %s" % example)
     return int(match.group(1)) * _SECONDS[match.group(2)]
 

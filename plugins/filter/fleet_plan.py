@@ -56,6 +56,11 @@ options:
     description: Whether there may be more consumers than O(consumers).
     type: bool
     default: false
+  told:
+    description:
+      - Whether the roles have no variables but the inventory's, so that what they need and is not there is named.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -97,6 +102,7 @@ from ansible_collections.logfleet.shipper.plugins.plugin_utils.specification imp
 from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
     VARIABLES,
     plan_fleet,
+    unset,
 )
 from ansible_collections.logfleet.shipper.shipper_runtime.identities import hostname
 
@@ -110,21 +116,25 @@ def fleet_plan(
     complete: bool = True,
     limited: bool = False,
     brokers: Any = (),
+    told: bool = False,
 ) -> dict[str, Any]:
     """The plan of a fleet. Raises AnsibleFilterError."""
     members = list(dict.fromkeys([*producers, *(consumers or ()), *brokers]))
     missing = [host for host in members if host not in hostvars]
     if missing:
         raise AnsibleFilterError("fleet_plan: the inventory has no host %s" % ", ".join(missing))
-    inventory = {}
+    inventory, written = {}, {}
     reader = Inventory(hostvars)
     slips = Slips(reader, names)
     for host in members if complete else hostvars:
         variables = reader.raw(host)
         slips.look(host, variables)
+        written[host] = variables
         inventory[host] = reader.values(host, VARIABLES, variables)
     plan = plan_fleet(inventory, producers, consumers, partitions, limited, brokers)
     problems = slips.told() + plan.problems
+    if told:
+        problems += unset(written, {"producer": producers, "consumer": consumers or ()}, names)
     return {
         "partitions": plan.partitions,
         # Of a fleet that cannot work nobody may take the plan for made.

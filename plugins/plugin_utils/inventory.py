@@ -31,21 +31,36 @@ class Inventory:
         variables = self.raw(host) if raw is None else raw
         return {name: self._value(host, name, variables) for name in names if name in variables}
 
+    def settled(self, names: Iterable[str], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of these variables that a host has, of its raw ones, and that are no templates: what makes one may be
+        there only in a task."""
+        found = {}
+        for name in names:
+            if name in raw:
+                value, text = self._followed(name, raw)
+                if "{{" not in text and "{%" not in text:
+                    found[name] = _plain(value, text)
+        return found
+
     def written(self, names: Iterable[str], raw: Mapping[str, Any]) -> dict[str, Any]:
         """Those of these variables that are no templates, of a host's raw ones."""
         return {name: raw[name] for name in names if name in raw and "{" not in str(raw[name])}
 
     def _value(self, host: str, name: str, variables: Mapping[str, Any]) -> Any:
+        raw, text = self._followed(name, variables)
+        if "{" in text:
+            return self._hostvars[host][name]
+        return _plain(raw, text)
+
+    def _followed(self, name: str, variables: Mapping[str, Any]) -> tuple[Any, str]:
+        """What only names another variable, such as one in a vault, is that one."""
         raw, text = self._text(variables[name])
-        # What only names another variable, such as one in a vault, is that one.
         for _turn in range(_REFERENCES_MOST):
             match = _REFERENCE.match(text)
             if match is None or match.group(1) not in variables:
                 break
             raw, text = self._text(variables[match.group(1)])
-        if "{" in text:
-            return self._hostvars[host][name]
-        return raw if raw is None or isinstance(raw, (bool, int, float, list, tuple, dict)) else text
+        return raw, text
 
     def _text(self, raw: Any) -> tuple[Any, str]:
         known = self._decrypted.get(id(raw))
@@ -53,3 +68,7 @@ class Inventory:
             # The object is kept, so that its id is not used again.
             known = self._decrypted[id(raw)] = (raw, str(raw))
         return known
+
+
+def _plain(raw: Any, text: str) -> Any:
+    return raw if raw is None or isinstance(raw, (bool, int, float, list, tuple, dict)) else text

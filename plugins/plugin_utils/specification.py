@@ -18,6 +18,7 @@ from ansible_collections.logfleet.shipper.shipper_runtime.fleet import (
     misspelt,
     wrong_values,
 )
+from ansible_collections.logfleet.shipper.shipper_runtime.values import NAMES as PARSED
 
 
 @cache
@@ -41,6 +42,11 @@ def _narrow_options() -> dict[str, dict[str, Any]]:
     }
 
 
+def _parsed_options() -> dict[str, dict[str, Any]]:
+    """Those that the program parses."""
+    return {name: option for name, option in documented().items() if name in PARSED}
+
+
 def _list_options() -> dict[str, dict[str, Any]]:
     """Those that are lists. A template that makes one may need what only a task has, so these are looked at as they are
     written."""
@@ -53,16 +59,17 @@ class Slips:
     def __init__(self, reader: Inventory, names: Iterable[str]) -> None:
         self._reader = reader
         self._names = set(names)
-        self._narrow, self._lists = _narrow_options(), _list_options()
+        self._narrow, self._lists, self._parsed = _narrow_options(), _list_options(), _parsed_options()
         self._values: dict[str, dict[str, Any]] = {}
 
     def look(self, host: str, variables: Mapping[str, Any]) -> None:
         """Look at a host's variables, as Inventory.raw() has them."""
         self._names.update(variables)
         values = self._reader.values(host, self._narrow, variables)
-        self._values[host] = {**values, **self._reader.written(self._lists, variables)}
+        settled = self._reader.settled(self._parsed, variables)
+        self._values[host] = {**settled, **values, **self._reader.written(self._lists, variables)}
 
     def told(self) -> list[str]:
         """A sentence for each slip."""
-        options = {**self._narrow, **self._lists}
+        options = {**self._parsed, **self._narrow, **self._lists}
         return misspelt(self._names, documented()) + wrong_values(self._values, options)

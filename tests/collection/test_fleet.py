@@ -100,6 +100,8 @@ def test_what_is_misspelt_or_no_choice_is_named_before_anything_is_changed(guard
         shipper_service_manager="sytemd",
         broker_install="packages",
         producer_flies=["/var/log/syslog"],
+        consumer_rotate="daily",
+        broker_port=99999,
     )
     guarded.consumers["a1"]["consumer_workers"] = "two"
     run = guarded.play("-e", "shipper_serial=ten")
@@ -111,6 +113,8 @@ def test_what_is_misspelt_or_no_choice_is_named_before_anything_is_changed(guard
         "broker_install=packages for web1.example.net, web2.example.net, a1 and 1 more: use package, file or present.",
         "shipper_service_manager=sytemd for ",
         "consumer_workers=two for a1: use a whole number, 1 or more.",
+        "consumer_rotate=daily for web1.example.net, web2.example.net, a1 and 1 more: use a whole number above 0 and ",
+        "broker_port=99999 for ",
         "shipper_serial=ten for ",
     ):
         assert said in run.message, run.message

@@ -434,3 +434,86 @@ def test_a_level_may_be_a_number_or_a_word(level):
 
 def test_a_template_that_makes_a_list_is_left_to_the_task_that_needs_it():
     assert problems(a1={"broker_users": "{{ hostvars | logfleet.shipper.broker_users(producers=[]) }}"}) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"consumer_rotate": "daily"}, "consumer_rotate=daily for a1: use a whole number above 0 and one of s, m,"),
+        ({"consumer_max_age": 7}, "consumer_max_age=7 for a1: use a whole number above 0 and one of s, m, h, d, w"),
+        ({"shipper_jitter": "soon"}, "shipper_jitter=soon for a1: use a whole number above 0"),
+        ({"producer_rate": "fast"}, "producer_rate=fast for a1: use a whole number above 0 and one of KiB, MiB"),
+        ({"consumer_metrics": "9464"}, "consumer_metrics=9464 for a1: use host:port"),
+        ({"shipper_subject": "ship per"}, "shipper_subject=ship per for a1: use tokens joined by dots"),
+        ({"producer_subject": "logs.>"}, "producer_subject=logs.> for a1: use tokens joined by dots"),
+        ({"shipper_stream": "a.b"}, "shipper_stream=a.b for a1: use 1 to 200 letters, digits, - and _"),
+        ({"shipper_group": "a b"}, "shipper_group=a b for a1: use 1 to 64 letters, digits, - and _"),
+        ({"shipper_nats_url": "nats://u:secret-word@h:0"}, "shipper_nats_url=nats://"),
+        ({"shipper_stream_max_bytes": "1"}, "shipper_stream_max_bytes=1 for a1: "),
+        ({"shipper_stream_replicas": 7}, "shipper_stream_replicas=7 for a1: use 1 to 5"),
+        ({"shipper_stream_max_age": "x"}, "shipper_stream_max_age=x for a1: use a whole number above 0"),
+        ({"shipper_stream_duplicates": "0"}, "shipper_stream_duplicates=0 for a1: use a whole number above 0"),
+        (
+            {"shipper_stream_max_age": "1m"},
+            "shipper_stream_duplicates=2m for a1: the broker cannot know a message for longer than it is kept; use "
+            "shipper_stream_max_age or less",
+        ),
+        ({"consumer_output": "{source}-%d"}, "consumer_output={source}-%d for a1: names would not sort by time"),
+        ({"consumer_rotate": "1h"}, "consumer_rotate=1h for a1: periods shorter than "),
+        ({"consumer_directory": "$HOME/logs"}, "consumer_directory=$HOME/logs for a1: use a path that begins with /"),
+        ({"producer_files": ["/a", "b.log"]}, "producer_files=b.log for a1: use a path that begins with /"),
+        ({"producer_files": [None]}, "producer_files= for a1: use a path that begins with /"),
+        ({"producer_files": ["/a:b"]}, "producer_files=/a:b for a1: a path cannot hold a colon"),
+        ({"broker_port": 99999}, "broker_port=99999 for a1: use a port from 1 to 65535"),
+        ({"broker_monitoring": "8222"}, "broker_monitoring=8222 for a1: use host:port"),
+    ],
+)
+def test_what_the_program_would_refuse_later_is_refused_now_and_no_secret_is_shown(variables, problem):
+    (found,) = problems(a1=variables)
+    assert found.startswith(problem)
+    assert "secret-word" not in found
+    assert "SHIPPER_" not in found
+
+
+def test_what_the_program_takes_is_fine():
+    variables = {
+        "consumer_rotate": "1h",
+        "consumer_output": "%Y%m%d%H/{source}",
+        "shipper_stream_max_age": "0",
+        "shipper_stream_replicas": "3",
+        "shipper_jitter": "",
+        "producer_rate": None,
+        "consumer_directory": "{{ somewhere_else }}/logs",
+        "shipper_nats_url": "tls://n1.example.net:4222,n2",
+        "producer_files": ["/var/log/*.log"],
+        "broker_port": "4222",
+    }
+    assert problems(a1=variables) == []
+
+
+def test_a_url_with_a_user_is_refused_where_every_host_has_its_own():
+    secret = {"shipper_auth": "password", "shipper_secret": SECRET, "shipper_nats_url": "nats://u:secret-word@n1"}
+    hosts = {name: {"shipper_partitions": 10, **secret} for name in ("web1", "a1")}
+    (found,) = plan(hosts, ["web1"], ["a1"])["problems"]
+    assert found.startswith("shipper_nats_url=") and "it holds a user or a token already" in found
+    assert "secret-word" not in found
+
+
+def test_what_hosts_need_and_nobody_has_told_them_is_named():
+    common = {"shipper_partitions": 10, "shipper_subject": "shipper"}
+    hosts = {
+        "web1": {**common, "producer_files": ["/a"], "producer_nats_url": "n1"},
+        "web2": {**common, "producer_files": None},
+        "a1": common,
+    }
+    assert plan(hosts, ["web1", "web2"], ["a1"])["problems"] == []
+    asked = {"producers": ["web1", "web2"], "consumers": ["a1"], "told": True}
+    assert plan(hosts, **asked)["problems"] == [
+        "producer_files is not set for web2: name the files to ship",
+        "shipper_nats_url is not set for web2 and a1: name the servers, such as nats://nats1.example.net:4222",
+    ]
+    # The play says it for all.
+    del hosts["web1"]["producer_nats_url"]
+    assert plan(hosts, **asked, names=["shipper_nats_url"])["problems"] == [
+        "producer_files is not set for web2: name the files to ship",
+    ]
