@@ -47,6 +47,10 @@ options:
     type: list
     elements: path
     default: []
+  listen:
+    description: The addresses on which the server is to listen. It fails for one that this host does not have.
+    type: dict
+    default: {}
   wait:
     description: Whether to wait until the broker is up.
     type: bool
@@ -101,6 +105,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import time
 from typing import Any
 
@@ -202,6 +207,34 @@ def checksum(files: list[str]) -> str:
     return digest.hexdigest()
 
 
+def check_listen(module: AnsibleModule, addresses: dict[str, str]) -> None:
+    """Fails for an address that cannot be bound here, by the name of its variable: nats-server's own look at its
+    configuration does not tell, and it would end when it is started."""
+    for name, address in sorted(addresses.items()):
+        problem = _why_not(address)
+        if problem:
+            module.fail_json(
+                msg="%s=%s: this host cannot listen there (%s): use one of its addresses, or 0.0.0.0 for all"
+                % (name, address, problem)
+            )
+
+
+def _why_not(address: str) -> str:
+    """Why none of the addresses that a name stands for can be bound; nothing where one can."""
+    problem = ""
+    try:
+        for family, kind, protocol, _name, place in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM):
+            try:
+                with socket.socket(family, kind, protocol) as one:
+                    one.bind(place)
+                return ""
+            except OSError as error:
+                problem = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        problem = str(getattr(error, "strerror", None) or error)
+    return problem
+
+
 def wait(module: AnsibleModule, monitoring: Monitoring) -> None:
     """Until the broker is what it is to be; fails with what is missing."""
     deadline = time.monotonic() + module.params["timeout"]
@@ -231,6 +264,7 @@ def main() -> None:
             "max_file_store": {"type": "int", "required": True},
             "monitoring": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
+            "listen": {"type": "dict", "default": {}},
             "wait": {"type": "bool", "default": False},
             "loaded_after": {"type": "str", "default": ""},
             "member": {"type": "bool", "default": False},
@@ -240,6 +274,7 @@ def main() -> None:
     )
     monitoring = Monitoring(module.params["monitoring"])
     version = version_of(module, module.params["binary"])
+    check_listen(module, module.params["listen"])
     wanted, store = module.params["max_file_store"], module.params["store"]
     found = room(store)
     if wanted > found:

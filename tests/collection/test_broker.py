@@ -215,6 +215,13 @@ def test_what_may_be_stored_must_be_there(brokers: Brokers) -> None:
     assert re.search(
         r"the streams may take 4608000\.1 GiB on this broker, and the disk of \S+ has \d+\.\d GiB", run.message
     )
+    del brokers.vars["shipper_stream_max_bytes"]
+    for address in ("203.0.113.7", "nowhere.invalid"):
+        brokers.vars["broker_listen"] = address
+        run = brokers.deploy()
+        assert run.code != 0
+        assert "broker_listen=%s: this host cannot listen there (" % address in run.message
+        assert not brokers.configuration()
     brokers.vars["broker_max_file_store"] = "12 parsecs"
     run = brokers.deploy("--check")
     assert run.code != 0
