@@ -89,7 +89,7 @@ def _consumer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     consumer.check(settings)
     if options.check:
         numbers = ",".join(str(number) for number in settings.partitions)
-        put("consumer: partitions %s of %s go to %s" % (numbers, settings.prefix, settings.directory))
+        put("consumer: partitions %s of %s go to %s" % (numbers, settings.prefix, printable(settings.directory)))
     else:
         _serve(lambda service: consumer.run(settings, service), env, _CONSUMER_CHUNK)
 

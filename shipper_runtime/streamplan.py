@@ -246,17 +246,19 @@ def _time(ns: int) -> str:
     return "%gs" % (ns / SECOND)
 
 
-def told(plans: Sequence[Plan]) -> list[str]:
-    """What was done, a line a stream; many that are unchanged share one."""
+def told(plans: Sequence[Plan], dry_run: bool = False) -> list[str]:
+    """What was done, or would be, a line a stream; many that are unchanged share one."""
     lines = []
+    would = "would be " if dry_run else ""
     unchanged = [the_plan.stream for the_plan in plans if the_plan.action == "unchanged"]
     for the_plan in plans:
         if the_plan.action == "created":
             limits = ", ".join("%s %s" % (f, readable(f, the_plan.config[f])) for f in _SHOWN_WHEN_CREATED)
             subjects = readable("subjects", the_plan.config["subjects"])
-            lines.append("created %s on %s: %s" % (the_plan.stream, subjects, limits))
+            lines.append("%screated %s on %s: %s" % (would, the_plan.stream, subjects, limits))
         elif the_plan.action == "updated":
-            lines.append("updated %s: %s" % (the_plan.stream, ", ".join(_change(*c) for c in the_plan.changes.items())))
+            changes = ", ".join(_change(*c) for c in the_plan.changes.items())
+            lines.append("%supdated %s: %s" % (would, the_plan.stream, changes))
         elif len(unchanged) <= _UNCHANGED_SHOWN:
             lines.append("unchanged %s" % the_plan.stream)
     if len(unchanged) > _UNCHANGED_SHOWN:

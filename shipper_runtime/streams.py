@@ -71,7 +71,7 @@ async def run(settings: FleetSettings, limits: StreamLimits, *, force: bool, dry
     async with _jetstream(settings) as jetstream:
         plans = await _plans(jetstream, settings, limits, force)
         if dry_run:
-            _print(plans, as_json)
+            _print(plans, as_json, dry_run)
             return
         done: list[Plan] = []
         try:
@@ -81,7 +81,7 @@ async def run(settings: FleetSettings, limits: StreamLimits, *, force: bool, dry
                 await _apply(jetstream, the_plan, limits)
                 done.append(the_plan)
         finally:
-            _print(done, as_json)
+            _print(done, as_json, dry_run)
 
 
 async def forget(settings: FleetSettings, group: str, *, force: bool, as_json: bool) -> None:
@@ -168,11 +168,11 @@ def _explained(the_plan: Plan, limits: StreamLimits, error: ApiError) -> Shipper
     return BrokerError(text)
 
 
-def _print(plans: list[Plan], json_wanted: bool) -> None:
+def _print(plans: list[Plan], json_wanted: bool, dry_run: bool) -> None:
     if json_wanted:
         put(json.dumps(rows(plans)))
     else:
-        put("".join(line + "\n" for line in told(plans)))
+        put("".join(line + "\n" for line in told(plans, dry_run)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from .errors import OutputError
+from .errors import OutputError, printable
 
 
 def put(text: str = "") -> None:
@@ -26,10 +26,10 @@ def put(text: str = "") -> None:
 
 
 def put_error(text: str) -> None:
-    """A line on stderr, if anybody takes it."""
+    """One line on stderr, whatever text holds, if anybody takes it."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print("shipper: %s" % text, file=sys.stderr)
+            print("shipper: %s" % printable(text), file=sys.stderr)
 
 
 def give_up() -> None:

@@ -161,12 +161,13 @@ def test_json_names_stream_partition_action_and_changes(server: NatsServer) -> N
     assert rows[1]["changes"]["max_bytes"] == [None, 20 * MIB]
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(server: NatsServer) -> None:
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(server: NatsServer) -> None:
     streams(server, partitions=2)
     before = everything(server)
-    for arguments in ((), ("--json",)):
-        said = streams(server, "--dry-run", *arguments, SHIPPER_STREAM_MAX_BYTES="20MiB")
-        assert everything(server) == before
+    told = streams(server, "--dry-run", SHIPPER_STREAM_MAX_BYTES="20MiB")
+    assert told.startswith("would be updated logs-p0: ") and "\nwould be created logs-p2 on " in told
+    said = streams(server, "--dry-run", "--json", SHIPPER_STREAM_MAX_BYTES="20MiB")
+    assert everything(server) == before
     assert said == streams(server, "--json", SHIPPER_STREAM_MAX_BYTES="20MiB")
     assert set(everything(server)) == {"logs-p0", "logs-p1", "logs-p2"}
 

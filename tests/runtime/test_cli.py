@@ -145,6 +145,24 @@ def test_check_accepts_what_can_work_and_changes_nothing(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
+def test_a_check_is_one_line_whatever_a_name_holds(tmp_path: Path) -> None:
+    env = {**PRODUCER, "SHIPPER_OUTPUT": "x", "SHIPPER_DIRECTORY": str(tmp_path / "two\nlines\x1b[1m")}
+    result = run_shipper("consumer", "--check", env=env)
+    assert result.stdout.endswith("/two\\nlines\\x1b[1m\n") and result.stdout.count("\n") == 1
+    (tmp_path / "two\nlines").write_bytes(b"")
+    env["SHIPPER_DIRECTORY"] = str(tmp_path / "two\nlines" / "archive")
+    result = run_shipper("consumer", "--check", env=env)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+
+
+def test_an_error_is_one_line_whatever_a_name_holds(tmp_path: Path) -> None:
+    key = str(tmp_path / "two\nlines.key")
+    result = run_shipper(
+        "producer", "--check", "--file", "/x", "--nats-certificate", "/x", "--nats-key", key, env=PRODUCER
+    )
+    assert "two\\nlines.key" in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_check_of_the_streams_says_how_many_and_asks_no_broker() -> None:
     env = {**PRODUCER, "SHIPPER_STREAM": "logs", "SHIPPER_PARTITIONS": "3", "NATS_URL": "127.0.0.1:1"}
     result = run_shipper("streams", "--check", env=env)

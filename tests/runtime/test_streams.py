@@ -269,6 +269,11 @@ def test_a_line_says_what_was_made_and_what_became_of_what() -> None:
     ]
 
 
+def test_what_is_not_done_is_not_said_to_be() -> None:
+    lines = told([plan(FLEET, LIMITS, 2, None), changed(num_replicas=3), changed()], dry_run=True)
+    assert [line.partition(" logs-p")[0] for line in lines] == ["would be created", "would be updated", "unchanged"]
+
+
 def test_many_unchanged_streams_share_a_line() -> None:
     fleet = FleetSettings(FLEET.broker, "shipper", "logs", 1000)
     plans = [plan(fleet, LIMITS, n, server_says(desired(fleet, LIMITS, n))) for n in fleet.numbers]
