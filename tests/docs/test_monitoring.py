@@ -123,6 +123,15 @@ def test_the_page_documents_exactly_what_is_shown(section: str, programs: list[s
         assert named == set().union(*(shown[program].labels[name] for program in programs)), name
 
 
+@pytest.mark.parametrize(("program", "lacks"), [("consumer", "without"), ("core", "with")])
+def test_the_page_says_which_metrics_have_no_value_with_or_without_streams(
+    program: str, lacks: str, shown: dict[str, Answer]
+) -> None:
+    row = r"^\| `(shipper_[a-z_]+)` \|.*\| %s `SHIPPER_STREAM` only: " % lacks
+    valued = set(re.findall(r"^(shipper_[a-z_]+)(?:\{.*\})? \S+$", shown[program].text, re.MULTILINE))
+    assert set(shown[program].types) - valued == set(re.findall(row, METRICS_PAGE, re.MULTILINE))
+
+
 @pytest.mark.parametrize("where", expressions())
 def test_every_metric_and_label_that_is_asked_for_is_there(where: str, labels: Labels) -> None:
     expr = expressions()[where]
