@@ -16,7 +16,7 @@ from .blocks import Block
 from .broker import Broker, check_broker
 from .confined import check_directory
 from .delivery import CoreDelivery, Delivery, Retry, StreamDelivery, Unanswered, check_positions
-from .errors import BrokerError, ConnectionLost, PublishRefused
+from .errors import BrokerError, ConnectionLost, PublishRefused, printable
 from .meters import ProducerMeters, serving
 from .pace import Pace
 from .packing import pack
@@ -120,7 +120,7 @@ class _Producer:
             try:
                 self._store.save_if_dirty()
             except OSError as error:
-                logger.error("Cannot save the positions in %s: %s", self._settings.state, error.strerror)
+                logger.error("Cannot save the positions in %s: %s", printable(self._settings.state), error.strerror)
 
     async def _turn(self) -> None:
         """Look at the files, send what is new, sleep until there may be more."""
@@ -258,4 +258,5 @@ class _Producer:
         except OSError as error:
             # A full disk: the positions stay in memory, and what is sent twice after a crash has the same id.
             self._store.dirty = True
-            self._failed_save("Cannot save the positions in %s: %s; trying again", self._settings.state, error.strerror)
+            folder = printable(self._settings.state)
+            self._failed_save("Cannot save the positions in %s: %s; trying again", folder, error.strerror)

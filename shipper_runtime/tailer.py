@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 
+from .errors import printable
 from .globs import check_patterns, expand, fits, is_glob, kind, matches, why_nothing
 from .life import Descriptors
 from .lineage import Shared, stale
@@ -101,7 +102,8 @@ class Tailer:
         except OSError as error:
             # A full disk: nothing new is read until there is room.
             if str(error) != self._unsaved_said:
-                logger.error("Cannot save the positions in %s: %s; waiting", self._store.folder, error.strerror)
+                folder = printable(self._store.folder)
+                logger.error("Cannot save the positions in %s: %s; waiting", folder, error.strerror)
             self._unsaved_said = str(error)
         else:
             self._shared.unsaved = False

@@ -37,11 +37,11 @@ def shown(format_string: str) -> str:
 
 def log_lines(package: Path) -> dict[str, Line]:
     """The lines of all modules. Raises ValueError for one whose text cannot be told from the source."""
-    calls = [
-        (path, call, scope)
-        for path in sorted(package.glob("*.py"))
-        for call, scope in _calls(ast.parse(path.read_text(encoding="utf-8")), ())
-    ]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(package.glob("*.py"))}
+    for path, tree in trees.items():
+        for node in _disguised(tree):
+            raise _untold("%s:%d" % (path.name, node.lineno), node)
+    calls = [(path, call, scope) for path, tree in trees.items() for call, scope in _calls(tree, ())]
     sinks = _sinks(calls)
     found: dict[str, Line] = {}
     for path, call, scope in calls:
@@ -56,6 +56,29 @@ def log_lines(package: Path) -> dict[str, Line]:
         for text in texts:
             found.setdefault(shown(text), Line(shown(text), where))
     return found
+
+
+def _disguised(tree: ast.AST) -> Iterator[ast.expr]:
+    """What has to do with a logger and is neither a call with its text in front nor in a Rarely that has a name."""
+    plain: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _is_logger(node.func) and node.args:
+            plain.add(node.func)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _name(node.value.func) == "Rarely":
+            plain.update(node.value.args)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in (*LEVELS, "warn", "log", "fatal"):
+            owner = node.value
+        elif isinstance(node, ast.Call) and _name(node.func) == "getattr":
+            owner = node.args[0]
+        else:
+            continue
+        if node not in plain and re.search(r"log(?:ger|ging)?\b", ast.unparse(owner).lower()):
+            yield node
+
+
+def _untold(where: str, node: ast.AST) -> ValueError:
+    return ValueError("%s: what is said there cannot be told from the source: %s" % (where, ast.unparse(node)))
 
 
 def _calls(node: ast.AST, scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
@@ -127,7 +150,7 @@ def _texts(node: ast.expr, scope: Scope, where: str) -> list[str]:
             return [text for value in values for text in _texts(value, scope, where)]
     if isinstance(node, ast.Call) and _name(node.func) == "str":
         return []
-    raise ValueError("%s: what is said there cannot be told from the source: %s" % (where, ast.unparse(node)))
+    raise _untold(where, node)
 
 
 def _assigned(name: str, part: ast.AST, module: ast.AST) -> Iterator[ast.expr]:

@@ -98,6 +98,26 @@ def test_a_line_that_cannot_be_told_from_the_source_is_an_error(tmp_path: Path) 
         log_lines(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        "logging.warning('x')",
+        "logger.warn('x')",
+        "logger.log(30, 'x')",
+        "logger.warning(msg='x')",
+        "say = logger.warning",
+        "run(partial(logger.error, 'x'))",
+        "getattr(logger, 'error')('x')",
+        "moan: Rarely = Rarely(logger.error)",
+        "run(Rarely(logger.error))",
+    ],
+)
+def test_what_would_be_said_unseen_is_an_error(tmp_path: Path, disguised: str) -> None:
+    (tmp_path / "thing.py").write_text(disguised + "\n")
+    with pytest.raises(ValueError, match=r"thing\.py:1: what is said there cannot be told"):
+        log_lines(tmp_path)
+
+
 def test_arguments_are_shown_as_what_differs() -> None:
     assert shown("%s of %5.1f %% and %-3d") == "… of … % and …"
 
