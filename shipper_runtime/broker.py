@@ -377,8 +377,13 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise SettingError("NATS_CA", settings.ca or "", "it cannot be read as PEM: %s" % _reason(error)) from None
     if settings.certificate is not None:
+
+        def encrypted() -> str:
+            remedy = "it is encrypted, and nobody is there to be asked; use one that is not, which only the program's"
+            raise SettingError("NATS_KEY", settings.key, remedy + " user may read")
+
         try:
-            context.load_cert_chain(settings.certificate, settings.key)
+            context.load_cert_chain(settings.certificate, settings.key, encrypted)
         except (OSError, ssl.SSLError) as error:
             remedy = "it and NATS_KEY=%s cannot be read as PEM that belongs together: %s" % (
                 settings.key,

@@ -54,8 +54,13 @@ class History:
 def read(directory: str, now: int) -> History:
     """What the ledger of an archive knows; now is in ns. Raises SettingError, and LedgerError where it cannot tell."""
     path = os.path.join(absolute(directory), FOLDER, NAME)
-    if not os.path.exists(path):
+    unreadable = "%s: it cannot be read: %s; run this as root or as the consumer's user"
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return History(directory, False, [], [])
+    except OSError as error:
+        raise LedgerError(unreadable % (printable(path), error.strerror)) from None
     try:
         with contextlib.closing(sqlite3.connect("file:%s?mode=ro" % _quoted(path), uri=True, timeout=10)) as database:
             seen = database.execute(
@@ -65,8 +70,7 @@ def read(directory: str, now: int) -> History:
                 "SELECT stream, host, source, first, last, at FROM holes ORDER BY number DESC LIMIT ?", [_HOLES_SHOWN]
             ).fetchall()
     except sqlite3.Error as error:
-        text = "%s: it cannot be read: %s; run this as root or as the consumer's user"
-        raise LedgerError(text % (printable(path), printable(str(error)))) from None
+        raise LedgerError(unreadable % (printable(path), printable(str(error)))) from None
     return History(
         directory,
         True,

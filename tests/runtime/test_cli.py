@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, clean_environment, run_shipper
+from tests.support import ROOT, UNPRIVILEGED, clean_environment, run_shipper
 
 PRODUCER = {"NATS_URL": "localhost", "SHIPPER_SUBJECT": "shipper", "HOSTNAME": "web1.example.net"}
 
@@ -161,6 +161,33 @@ def test_an_error_is_one_line_whatever_a_name_holds(tmp_path: Path) -> None:
         "producer", "--check", "--file", "/x", "--nats-certificate", "/x", "--nats-key", key, env=PRODUCER
     )
     assert "two\\nlines.key" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_an_archive_that_may_not_be_looked_into_is_not_said_to_be_empty(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "archive" / ".shipper").mkdir(parents=True)
+    closed.chmod(0)
+    command = [*UNPRIVILEGED, sys.executable, "-m", "shipper_runtime", "ledger", "--directory", str(closed / "archive")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    closed.chmod(0o700)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "it cannot be read: Permission denied; run this as root or as the consumer's user" in result.stderr
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-passout", "pass:secret",
+         "-days", "2", "-subj", "/CN=x", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    arguments = ("--nats-certificate", str(certificate), "--nats-key", str(key))
+    result = run_shipper("streams", "--check", "--stream", "logs", *arguments, env=PRODUCER)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "shipper: NATS_KEY=%s: it is encrypted, and nobody is there to be asked; use one that is not, which only the "
+        "program's user may read\n" % key
+    )
 
 
 def test_check_of_the_streams_says_how_many_and_asks_no_broker() -> None:
