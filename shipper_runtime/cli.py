@@ -40,6 +40,8 @@ _NOT_NEEDED = ("aiohttp", "importlib.metadata")
 _COLLECT_AFTER = 10_000
 _SECRET = re.compile(r"\S+@")
 _WAIT = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?\Z")
+# Others are ASCII, or paths; these are UTF-8 whatever the locale is.
+_ON_THE_WIRE = {"NATS_URL", "SHIPPER_SUBJECT"}
 # Of blocks: a producer has one or two at a time, a consumer all that one request brings. See _settle_memory().
 _PRODUCER_CHUNK, _CONSUMER_CHUNK = 768 * 1024, 8 * 1024 * 1024
 
@@ -218,13 +220,16 @@ def _environment(options: argparse.Namespace, environment: Mapping[str, str]) ->
         value = getattr(options, variable.name, None)
         if value is not None:
             env[variable.name] = value
+    for name in env.keys() & _ON_THE_WIRE:
+        env[name] = os.fsencode(env[name]).decode("utf-8", "surrogateescape")
     return env
 
 
 def _read_env_file(path: str) -> dict[str, str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return envfile.parse(file.read())
+        with open(path, "rb") as file:
+            # As what stands in the environment: a path's bytes stay what they are.
+            return envfile.parse(os.fsdecode(file.read()))
     except OSError as error:
         raise SettingError("--env-file", path, "it cannot be read: %s" % error.strerror) from None
     except envfile.EnvFileError as error:

@@ -145,6 +145,19 @@ def test_check_accepts_what_can_work_and_changes_nothing(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+def test_the_locale_changes_no_path_and_no_subject(tmp_path: Path, in_file: bool) -> None:
+    """Bytes of paths stay what they are, and subjects are UTF-8."""
+    os.mkfifo(tmp_path / "caf\u00e9")
+    told = {**PRODUCER, "SHIPPER_SUBJECT": "\u65e5\u5fd7", "SHIPPER_FILE": str(tmp_path / "caf\u00e9")}
+    (tmp_path / "env").write_text("".join("%s=%s\n" % item for item in told.items()), encoding="utf-8")
+    arguments = ("--env-file", str(tmp_path / "env")) if in_file else ()
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **({} if in_file else told)}
+    assert "it is a FIFO" in run_shipper("producer", "--check", *arguments, env=env).stderr
+    result = run_shipper("partition", "--json", *arguments, env=env)
+    assert json.loads(result.stdout)[0]["subject"] == "\u65e5\u5fd7.p0.web1.example.net"
+
+
 def test_a_check_is_one_line_whatever_a_name_holds(tmp_path: Path) -> None:
     env = {**PRODUCER, "SHIPPER_OUTPUT": "x", "SHIPPER_DIRECTORY": str(tmp_path / "two\nlines\x1b[1m")}
     result = run_shipper("consumer", "--check", env=env)
