@@ -27,7 +27,7 @@ from nats.aio.client import Client
 from . import natsfix
 from .connection import Connection, Handler, Message
 from .credentials import load_credentials
-from .errors import ConnectionLost, NoAnswer, NoResponders, PublishRefused, SettingError
+from .errors import ConnectionLost, NoAnswer, NoResponders, PublishRefused, SettingError, printable
 from .servers import Server
 from .service import Rarely
 from .settings import BrokerSettings
@@ -422,4 +422,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and (error.errno or 0) > 0:
         return os.strerror(error.errno or 0)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text[len("nats: ") :] if text.startswith("nats: ") else text
+    return printable(text[len("nats: ") :] if text.startswith("nats: ") else text)

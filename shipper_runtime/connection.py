@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Callable
 
+from .errors import printable
 from .wire import Payload, Sendable
 
 CLOSE_MOST = 2.0
@@ -240,7 +241,7 @@ class Connection(asyncio.BufferedProtocol):
         if kind == b"PING":
             self._write(b"PONG\r\n")
         elif kind == b"-ERR":
-            text = b" ".join(words[1:]).decode("utf-8", "replace").strip("'")
+            text = printable(b" ".join(words[1:]).decode("utf-8", "replace").strip("'"))
             self._complained(text)
             if not text.startswith("Permissions Violation"):
                 self._fail(text)

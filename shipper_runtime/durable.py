@@ -32,8 +32,8 @@ TICK = 1.0
 # Less than a server keeps for a client (64 MiB) before it cuts it off as too slow.
 _PULL_BYTES = 32 * 1024 * 1024
 _LARGE_PULLS = 8
-# For the connection, the ledger and some files.
-_DESCRIPTORS_BESIDE = 64
+# For the connection, the ledger and a few files.
+_DESCRIPTORS_BESIDE = 16
 _STOP_MOST = 7.0
 _CLOSE_MOST = 2.0
 

@@ -117,5 +117,24 @@ def test_a_certificate_that_is_refused_is_told(tmp_path: Path) -> None:
     assert "not NATS" not in failure
 
 
+def test_what_a_stranger_says_cannot_write_to_a_terminal() -> None:
+    async def scenario() -> str:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"INFO {}\r\n")
+            await reader.readline()
+            writer.write(b"-ERR '\x1b[2Jgo away'\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        try:
+            return await failure_of({"NATS_URL": "127.0.0.1:%d" % server.sockets[0].getsockname()[1]})
+        finally:
+            server.close()
+
+    failure = asyncio.run(scenario())
+    assert "go away" in failure and failure.isprintable()
+
+
 def test_a_name_that_is_none_is_told() -> None:
     assert "not NATS" not in asyncio.run(failure_of({"NATS_URL": "a..b:4222"}))

@@ -169,6 +169,12 @@ def test_only_a_missing_permission_leaves_the_connection_alive() -> None:
     assert lab.lost == ["Stale Connection"] and lab.transport.aborted and not lab.messages
 
 
+def test_what_a_server_complains_of_cannot_write_to_a_terminal() -> None:
+    lab: Lab = in_loop(Lab)
+    lab.receive(b"-ERR '\x1b[2Ja\nb\xff'\r\n")
+    assert lab.lost == ["\\x1b[2Ja\\nb\ufffd"]
+
+
 def test_what_is_published_waits_while_the_server_does_not_take_it() -> None:
     async def body() -> None:
         lab = Lab()
