@@ -9,6 +9,7 @@ changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import stat
@@ -92,20 +93,23 @@ async def run(settings: ProducerSettings, *, patience: float, as_json: bool) -> 
 
 
 def look(patterns: Iterable[str]) -> dict[Key, Found]:
-    """The files that hold something, by device and inode. What cannot be read is nobody's fault here."""
+    """The files that hold something, by device and inode; what cannot even be looked at is nobody's fault here."""
     folders = Folders()
     found: dict[Key, Found] = {}
     for pattern in check_patterns(list(patterns)):
         for path in expand(pattern, folders) if is_glob(pattern) else [pattern]:
-            try:
+            with contextlib.suppress(OSError):
                 status = os.stat(path)
+                key = (status.st_dev, status.st_ino)
                 if not stat.S_ISREG(status.st_mode) or not status.st_size:
                     continue
-                size = _complete(path, status.st_size)
-            except OSError:
-                continue
-            if size:
-                found[(status.st_dev, status.st_ino)] = Found(path, size)
+                try:
+                    size = _complete(path, status.st_size)
+                    if size:
+                        found[key] = Found(path, size)
+                except PermissionError:
+                    # How much of it has arrived cannot be told, but whether it was begun.
+                    found[key] = Found(path, 0)
     return found
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.durable import HOST, STREAM, SUBJECT, DurableFleet
-from tests.support import run_shipper
+from tests.support import ROOT, UNPRIVILEGED, clean_environment, run_shipper
 
 
 @pytest.fixture
@@ -59,6 +61,32 @@ def test_what_was_written_has_arrived_or_the_file_is_named_that_lacks_bytes(flee
     code, out, err = verify(fleet)
     assert (code, out) == (1, "")
     assert "%s lacks " % fleet.log in err and "see the producer's log" in err
+
+
+def test_what_may_not_be_read_is_not_said_to_have_arrived(fleet: DurableFleet) -> None:
+    """But where the producer could read it: what it holds more cannot be told here."""
+    fleet.write(10)
+    fleet.log.chmod(0)
+    env = {
+        **clean_environment(),
+        **fleet.common,
+        "HOSTNAME": HOST,
+        "SHIPPER_FILE": str(fleet.log),
+        "SHIPPER_STATE": str(fleet.folder / "state"),
+    }
+    command = [*UNPRIVILEGED, sys.executable, "-m", "shipper_runtime", "verify", "--wait", "1"]
+
+    def verified() -> tuple[int, str]:
+        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = verified()
+    assert code == 1 and "the producer has begun none of 1 files" in said
+    fleet.log.chmod(0o600)
+    with fleet.producer():
+        assert verify(fleet, "--wait", "20")[0] == 0
+        fleet.log.chmod(0)
+        assert verified() == (0, "%s ships 1 file to %s: all of it has arrived\n" % (HOST, SUBJECT))
 
 
 def test_settings_that_do_not_work_are_one_sentence(fleet: DurableFleet) -> None:
