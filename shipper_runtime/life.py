@@ -227,7 +227,7 @@ class Life:
         if self.file is None or self.file.whole:
             return False
         size = self.file.stat().st_size
-        self.size = max(self.size, self.record.offset, size)
+        self.size = max(self.size, self.record.offset, self.record.head_length, size)
         return size < self.size
 
     def copied_to(self, sibling: Sibling) -> bool:

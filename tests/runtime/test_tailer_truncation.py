@@ -11,7 +11,7 @@ import pytest
 
 from shipper_runtime.positions import NAME
 
-from .tailing import Drive, append, copytruncate
+from .tailing import Drive, append, copytruncate, rename
 from .test_tailer import lines
 
 HEALTHY = b"GET /health 200\n"
@@ -81,6 +81,27 @@ def test_nuls_that_were_written_after_a_truncation_are_shipped(tmp_path: Path, d
     if down:
         drive.begin()
     assert drive.run().of(log) == lines("a", 1000) + b"\0" * count + b"\n\0 twice\n"
+
+
+def test_a_file_that_is_truncated_twice_before_its_line_is_complete_is_followed(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    append(log, b"")
+    drive = Drive(tmp_path, log)
+    rename(log)
+    append(log, b"")
+    drive.crash()
+    append(log, b"one ")
+    drive.begin()
+    drive.crash()
+    copytruncate(log)
+    append(log, b"two ")
+    drive.begin()
+    copytruncate(log)
+    drive.run(4)
+    append(log, b"last words\n")
+    log.unlink()
+    append(log, b"three\n")
+    assert drive.run(10).of(log) == b"one two last words\nthree\n"
 
 
 def test_positions_of_a_version_that_did_not_know_how_long_a_file_was_are_understood(tmp_path: Path) -> None:
