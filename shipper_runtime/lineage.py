@@ -166,8 +166,12 @@ class Lineage:
             current = self._add(own, now, nuls=truncated.get(own.key))
         copies = []
         preceded = False
-        for sibling in family:
-            at = self._place(sibling, current, family, bool(truncated))
+        least = self._bound
+        if least is None and self.lives:
+            least = self.lives[0].record.mtime + (self._ignored is None)
+        # The newest first: once it is known what was made of a finished life, nothing that is older can be new.
+        for sibling in reversed(family):
+            at = self._place(sibling, current, family, least)
             if at is None:
                 continue
             if current is not None and self._copying(current, sibling, now):
@@ -224,11 +228,11 @@ class Lineage:
         others = [each for each in family if any(other.is_file(each) for other in later)]
         return here is not None and any(here.newer_than(other) for other in others)
 
-    def _place(self, sibling: Sibling, current: Life | None, family: list[Sibling], truncated: bool) -> int | None:
+    def _place(self, sibling: Sibling, current: Life | None, family: list[Sibling], least: int | None) -> int | None:
         """Where in the queue a file belongs that was never seen, or None if it is known or not of this path.
 
         The order among the names tells between which lives it was. Nothing can have been there before a life that is
-        known by its bytes: the path was looked at when those were first read; except after a truncation.
+        known by its bytes: the path was looked at when those were first read.
         """
         if not sibling.size or sibling.identity in (self._ignored or ()) or self.owner(sibling) is not None:
             return None
@@ -239,14 +243,12 @@ class Lineage:
                 at = index
                 break
             anchor = there or anchor
-        if at < len(self.lives) and not self.lives[at].fresh and not truncated:
+        if at < len(self.lives) and not self.lives[at].fresh:
             return None
         if at > 0:
             bound = self.lives[at - 1].record.mtime - (_TIME_SLACK_NS if anchor else 0)
-        elif self._bound is not None:
-            bound = self._bound
-        elif self.lives:
-            bound = self.lives[0].record.mtime + (self._ignored is None)
+        elif least is not None:
+            bound = least
         else:
             return None
         ours = sibling.sure or (anchor is not None and sibling.made_like(anchor))
@@ -471,6 +473,9 @@ class Lineage:
         found = look(record.where)
         if found is None or found.key != life.key:
             found = self.whereabouts(life)
+            if found is not None and not life.is_file(found):
+                self.vanished(life)
+                return False
             if found is None and not self._shared.missed(life):
                 life.look_at = now
                 return False

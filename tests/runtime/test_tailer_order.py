@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from .tailing import Drive, append, compress, rename
+from .tailing import Drive, append, compress, copytruncate, rename
 from .test_tailer import lines
 
 
@@ -106,3 +107,42 @@ def test_a_late_writer_does_not_make_numbers_rise(tmp_path: Path, kept: int) -> 
     append(log, lines("now", 3))
     drive.begin()
     assert drive.run(10).of(log) == written + lines("now", 3)
+
+
+@pytest.mark.parametrize("how", [rename, copytruncate])
+@pytest.mark.parametrize("outages", [1, 2])
+@pytest.mark.parametrize("rotations", [3, 8])
+def test_files_that_were_shipped_long_ago_and_compressed_late_are_not_read_again(
+    tmp_path: Path, how: Callable[[Path], None], outages: int, rotations: int
+) -> None:
+    log = tmp_path / "app.log"
+    drive = Drive(tmp_path, log)
+    written = b""
+
+    def write(name: str, hours: int) -> None:
+        nonlocal written
+        append(log, lines(name, 3))
+        age(log, hours)
+        written += lines(name, 3)
+
+    for number in range(rotations):
+        write("rotated %d" % number, 90 - number)
+        drive.run()
+        how(log)
+    write("read", 80)
+    drive.run(10)
+    drive.stop()
+    for number in range(1, rotations + 1):
+        age(compress(log.with_name("app.log.%d" % number)), 10)
+    for _turn in range(3):
+        drive.begin()
+        drive.run(10)
+        drive.stop()
+    for number in range(outages):
+        write("not read %d" % number, 9)
+        how(log)
+    write("now", 1)
+    for _turn in range(10):
+        drive.begin()
+        assert drive.run(10).of(log) == written
+        drive.stop()
