@@ -97,12 +97,15 @@ class Life:
         if self.file is None:
             if self.record.codec not in READABLE:
                 raise Replaced
-            file = open_file(self.record.where, self.record.codec)
+            # Not by a link, which may point elsewhere when the file is looked for again.
+            where = os.path.realpath(self.record.where)
+            file = open_file(where, self.record.codec)
             found = file.stat()
             if (found.st_dev, found.st_ino) != self.key:
                 file.close()
                 raise Replaced
             self._take(file, checked=False)
+            self.record.where = where
         self._descriptors.used(self)
 
     def move(self, sibling: Sibling, file: AnyFile | None = None) -> None:

@@ -330,7 +330,7 @@ class Lineage:
                 with contextlib.suppress(FileNotFoundError, Replaced):
                     life.move(sibling)
                     life.open()
-                    if os.path.dirname(sibling.path) != folder:
+                    if os.path.dirname(life.record.where) != folder:
                         self._say_found(life)
                     self._shared.store.dirty = True
                     return True

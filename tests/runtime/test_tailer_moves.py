@@ -130,3 +130,27 @@ def test_a_finished_file_that_is_put_elsewhere_is_not_forgotten_while_it_is_ther
     drive.run()
     assert drive.archive.of(log) == lines("a", 50) + lines("b", 3)
     assert list(drive.archive.lives) == [os.fsencode(log)]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+def test_what_a_link_pointed_to_before_is_read_to_its_end(tmp_path: Path, folder: bool, down: bool) -> None:
+    old, new = make(tmp_path / "1" / "app.log", lines("a", 50)), make(tmp_path / "2" / "app.log", b"")
+    link = tmp_path / "current"
+    link.symlink_to(old.parent if folder else old)
+    log = link / "app.log" if folder else link
+    drive = Drive(tmp_path, log)
+    drive.run()
+    if down:
+        drive.stop()
+    append(old, lines("b", 3))
+    link.unlink()
+    link.symlink_to(new.parent if folder else new)
+    append(new, lines("c", 3))
+    if down:
+        drive.begin()
+    drive.run()
+    assert drive.archive.of(log) == lines("a", 50) + lines("b", 3) + lines("c", 3)
+    drive.run(100)
+    append(old, b"late\n")
+    assert drive.run(400).of(log) == lines("a", 50) + lines("b", 3) + b"late\n" + lines("c", 3)
