@@ -65,6 +65,8 @@ class Source:
         self._at_rest: tuple[int, int, int, int] | None = None
         # The life that has the path's file though it is not the newest of ours.
         self._owner: Life | None = None
+        # What was beside the path when nothing was there.
+        self._names: list[bytes] | None = None
 
     @property
     def in_flight(self) -> bool:
@@ -148,6 +150,8 @@ class Source:
         except OSError as error:
             if not self.lineage.lives:
                 self.lineage.missing()
+            else:
+                self._look_beside(now)
             if self._expected and all(life.gone for life in self.lineage.lives):
                 self._say("Waiting for %s: %s", reason(error))
             return True
@@ -163,6 +167,13 @@ class Source:
         if newest is None or newest.key != key or newest.record.finished:
             self._changed(Sibling(self.path, key, found.st_size, found.st_mtime_ns), now)
         return True
+
+    def _look_beside(self, now: float) -> None:
+        """Nothing is at the path: see what was there since the last look, and has another name already."""
+        names = self._shared.folders.names(os.path.dirname(self.path))
+        if names is not self._names:
+            self._names = names
+            self.lineage.update(now)
 
     def _changed(self, own: Sibling, now: float) -> None:
         if self._owner is not None and self._owner in self._shared.claims.get(own.key, ()):

@@ -73,6 +73,13 @@ class LogFile(RuleBasedStateMachine):
         rename(self.log, KEPT)
         self.begin_file()
 
+    @rule(turn=st.booleans())
+    def rename_and_create_later(self, turn: bool) -> None:
+        rename(self.log, KEPT)
+        if turn and self.up:
+            self.drive.turn()
+        self.begin_file()
+
     @rule()
     def copy_and_truncate(self) -> None:
         copytruncate(self.log, KEPT)

@@ -146,3 +146,28 @@ def test_files_that_were_shipped_long_ago_and_compressed_late_are_not_read_again
         drive.begin()
         assert drive.run(10).of(log) == written
         drive.stop()
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_files_that_came_and_were_rotated_between_two_looks_are_read_though_none_follows(
+    tmp_path: Path, down: bool
+) -> None:
+    log = tmp_path / "app.log"
+    append(log, lines("a", 3))
+    drive = Drive(tmp_path, age(log, 5))
+    drive.run()
+    if down:
+        drive.stop()
+    append(log, lines("b", 3))
+    rename(log)
+    append(log, lines("c", 3))
+    rename(log)
+    if down:
+        drive.begin()
+    assert drive.run(5).of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3)
+    append(log, lines("d", 3))
+    rename(log)
+    compress(tmp_path / "app.log.2")
+    assert drive.run(5).of(log) == lines("a", 3) + lines("b", 3) + lines("c", 3) + lines("d", 3)
+    append(log, lines("e", 3))
+    assert drive.run(5).of(log) == b"".join(lines(name, 3) for name in "abcde")
