@@ -226,10 +226,13 @@ class Folders:
 
     def below(self, start: bytes) -> list[bytes]:
         """A folder and all that are below it, but for hidden ones and what is behind links to folders."""
-        found = [start]
-        for name, link in self._listing(start).folders:
-            path = os.path.join(start, name)
-            found.extend([path] if link else self.below(path))
+        found, waiting = [], [(start, False)]
+        while waiting:
+            folder, link = waiting.pop()
+            found.append(folder)
+            if not link:
+                inner = self._listing(folder).folders
+                waiting.extend((os.path.join(folder, name), is_link) for name, is_link in reversed(inner))
         return found
 
     def there(self, path: bytes) -> bool:
