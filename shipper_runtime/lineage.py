@@ -61,8 +61,14 @@ class Shared:
         self.is_copy: Callable[[Sibling, float], bool] = lambda sibling, now: False
 
     def owner(self, sibling: Sibling) -> Life | None:
-        """The life that this file is known to be."""
-        claiming = [life for life in self.claims.get(sibling.key, ()) if life.is_file(sibling)]
+        """The life that this file is known to be. One that was empty, of which nothing was read, is known only where it
+        was: it is not looked for."""
+        claiming = [
+            life
+            for life in self.claims.get(sibling.key, ())
+            if life.is_file(sibling)
+            and (life.file or not life.unknown or life.record.where == os.path.realpath(sibling.path))
+        ]
         return min(claiming, key=lambda life: life.unknown, default=None)
 
     def elsewhere(self, key: Key) -> Sibling | None:

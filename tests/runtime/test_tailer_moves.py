@@ -132,6 +132,28 @@ def test_a_finished_file_that_is_put_elsewhere_is_not_forgotten_while_it_is_ther
     assert list(drive.archive.lives) == [os.fsencode(log)]
 
 
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_file_that_was_empty_before_its_folder_was_renamed_is_read(tmp_path: Path, down: bool, anew: bool) -> None:
+    log, moved = make(tmp_path / "web" / "app.log", b""), tmp_path / "www" / "app.log"
+    drive = Drive(tmp_path, tmp_path / "*" / "app.log")
+    drive.run()
+    if down:
+        drive.stop()
+    log.parent.rename(moved.parent)
+    if anew:
+        make(log, lines("anew", 3))
+    append(moved, lines("a", 3))
+    if down:
+        drive.begin()
+    archive = drive.run(20)
+    append(moved, lines("b", 3))
+    archive = drive.run(20)
+    found = [archive.of(path).replace(lines("anew", 3) * anew, b"") for path in (log, moved)]
+    assert sorted(found) == [b"", lines("a", 3) + lines("b", 3)]
+    assert archive.of(log).count(lines("anew", 3)) == anew
+
+
 @pytest.mark.parametrize("folder", [False, True])
 @pytest.mark.parametrize("down", [False, True])
 def test_what_a_link_pointed_to_before_is_read_to_its_end(tmp_path: Path, folder: bool, down: bool) -> None:
