@@ -41,8 +41,8 @@ class Record:
     means that the file was to be begun at its end and has not been looked into yet. where is the path the file was last
     seen under, mtime its time of change then (ns), codec how it is compressed, if it is, seen when it was there for
     sure (seconds, roughly). skip_nuls: it was truncated under a writer that may go on at its old offset, which leaves
-    at least nuls NULs before that: fewer are the application's own. extra holds what another version of the program has
-    put there.
+    at least nuls NULs before that: fewer are the application's own. What is before since was published elsewhere, as
+    before the host moved to another partition. extra holds what another version of the program has put there.
     """
 
     source: bytes
@@ -59,6 +59,7 @@ class Record:
     finished: bool = False
     skip_nuls: bool = False
     nuls: int = 0
+    since: int = 0
     seen: int = field(default_factory=lambda: int(time.time()))
     extra: dict[str, Any] = field(default_factory=dict)
 

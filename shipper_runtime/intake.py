@@ -118,7 +118,8 @@ class Intake:
         life = host.lives.get(span.life)
         next_ = span.begin if life is None else life.next
         repeated = max(0, min(next_, span.end) - span.begin)
-        missing = max(0, span.begin - next_)
+        # What went elsewhere is not missing.
+        missing = max(0, span.begin - max(next_, span.since))
         comes_again = span.begin + repeated == span.end
         if isinstance(payload, Packed) and not comes_again and self._touches(host, life, span, repeated):
             payload = payload.plain()
@@ -144,7 +145,7 @@ class Intake:
             data = data[repeated:]
         if not self._whole_lines:
             return Taken(data, missing, repeated)
-        if missing and life.aside:
+        if next_ < span.begin and life.aside:
             forgotten += host.complete(life, b"\n")
         data, cut = _whole_lines(host, life, data, span.partial == FINISHED)
         return Taken(forgotten + data if forgotten else data, missing, repeated, cut)

@@ -24,7 +24,7 @@ REJECTED = (
     "a server's answer, not a host's message",
     "bad host",
     "bad offset",
-    *("bad %s" % name for name in (wire.SOURCE, wire.LIFE, wire.HEAD, wire.PARTIAL, wire.ENCODING)),
+    *("bad %s" % name for name in (wire.SOURCE, wire.LIFE, wire.HEAD, wire.PARTIAL, wire.SINCE, wire.ENCODING)),
     "damaged gzip member",
     *("header missing: %s" % name for name in (wire.SOURCE, wire.LIFE, wire.HEAD, wire.BEGIN, wire.END)),
     "length and offsets disagree",

@@ -24,7 +24,7 @@ VERSION = 1
 
 _FIELDS = {field.name: field.type for field in dataclasses.fields(Record)}
 # Fields that an older version did not write.
-_LATER: dict[str, Any] = {"nuls": 0}
+_LATER: dict[str, Any] = {"nuls": 0, "since": 0}
 _KINDS: dict[str, type] = {"str": str, "bytes": str, "int": int, "bool": bool}
 
 
@@ -58,6 +58,7 @@ class PositionStore:
         self.records: dict[bytes, list[Record]] = {}
         self.acknowledged: dict[str, Acknowledged] = {}
         self.begun: int | None = 0
+        self._target: str | None = None
         self.dirty = False
         self._path = os.path.join(folder, NAME)
         self._writing = threading.Lock()
@@ -102,7 +103,7 @@ class PositionStore:
         except OSError as error:
             raise StateError("%s: cannot be read (%s)" % (printable(self._path), error.strerror)) from None
         try:
-            self.records, self.acknowledged, self._unconfirmed, self.begun = parse(content)
+            self.records, self.acknowledged, self._unconfirmed, self.begun, self._target = parse(content)
             for records in self.records.values():
                 self._unconfirmed.update(record.life for record in records)
                 self._durable.update(record.life for record in records if record.head_length)
@@ -112,6 +113,16 @@ class PositionStore:
                 % (printable(self._path), printable(str(error)))
             ) from None
         return False
+
+    def publish_to(self, target: str) -> None:
+        """Whatever is published from now on goes there. Where it went elsewhere before, that is remembered."""
+        if self._target not in (None, target):
+            for records in self.records.values():
+                for record in records:
+                    record.since = record.offset
+        if self._target != target:
+            self._target = target
+            self.dirty = True
 
     def acknowledge(self, stream: str, partition: int, sequence: int) -> None:
         """A stream has acknowledged a message."""
@@ -146,9 +157,10 @@ class PositionStore:
         entries = [_encode(record) for records in self.records.values() for record in records]
         streams = json.dumps({stream: dataclasses.asdict(last) for stream, last in self.acknowledged.items()})
         gone = self._unconfirmed.difference(record.life for records in self.records.values() for record in records)
-        data = b'{"version": %d, "begun": %b, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
+        data = b'{"version": %d, "begun": %b, "to": %b, "acknowledged": %b, "unconfirmed": %b, "lives": [\n%b\n]}\n' % (
             VERSION,
             json.dumps(self.begun).encode(),
+            json.dumps(self._target).encode(),
             streams.encode(),
             json.dumps(sorted(gone)).encode(),
             b",\n".join(entries),
@@ -216,12 +228,13 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 class Positions(NamedTuple):
     """What a file of positions holds: the records by source, what each stream acknowledged last, the lives whose files
-    are gone and that were not confirmed, and how many were ever begun."""
+    are gone and that were not confirmed, how many were ever begun, and where all of it was published."""
 
     records: dict[bytes, list[Record]]
     acknowledged: dict[str, Acknowledged]
     unconfirmed: set[str]
     begun: int | None
+    target: str | None
 
 
 def parse(content: bytes) -> Positions:
@@ -240,7 +253,14 @@ def parse(content: bytes) -> Positions:
         records.setdefault(record.source, []).append(record)
     begun = document.get("begun")
     unconfirmed = {str(life) for life in document.get("unconfirmed", [])}
-    return Positions(records, acknowledged, unconfirmed, None if begun is None else int(begun))
+    target = document.get("to")
+    return Positions(
+        records,
+        acknowledged,
+        unconfirmed,
+        None if begun is None else int(begun),
+        None if target is None else str(target),
+    )
 
 
 def _encode(record: Record) -> bytes:

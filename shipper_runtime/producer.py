@@ -55,6 +55,7 @@ async def run(settings: ProducerSettings, service: Service) -> None:
     broker = Broker(settings.broker, name, inbox_prefix("producer", settings.host))
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(PositionStore(settings.state)))
+        store.publish_to("%s %s" % (settings.stream or "", settings.subject))
         tailer = stack.enter_context(contextlib.closing(Tailer(settings.files, store, start=settings.start)))
         await _Producer(settings, service, store, tailer, broker, delivery).run()
 

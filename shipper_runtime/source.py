@@ -279,6 +279,7 @@ class Source:
             head_length=len(reading.head),
             head_hash=digest(reading.head),
             partial=reading.cut.partial,
+            since=record.since,
         )
         self._frozen = (Block(span, reading.cut.payload), life, reading)
         self.waiting = None

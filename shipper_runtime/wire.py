@@ -29,6 +29,7 @@ END = "Shipper-End"
 HEAD = "Shipper-Head"
 PARTIAL = "Shipper-Partial"
 LIVES = "Shipper-Lives"
+SINCE = "Shipper-Since"
 ENCODING = "Shipper-Encoding"
 
 # What a server adds to a message that was asked for (a direct get).
@@ -59,7 +60,8 @@ class Span(NamedTuple):
 
     end - begin is the payload's length and 1 more for the newline that is not sent, except where partial is set. Where
     packed is set the payload is compressed, newline included: see packing.py.
-    head_length and head_hash name the file's first bytes (at most 1 KiB), 16 bytes of blake2b in hex.
+    head_length and head_hash name the file's first bytes (at most 1 KiB), 16 bytes of blake2b in hex. What is before
+    since was published elsewhere: to another partition or stream.
     """
 
     source: bytes
@@ -70,6 +72,7 @@ class Span(NamedTuple):
     head_hash: str
     partial: str | None = None
     packed: bool = False
+    since: int = 0
 
 
 def encode(host: str, span: Span, fresh: int = 0, lives: int | None = None) -> dict[str, str]:
@@ -87,6 +90,8 @@ def encode(host: str, span: Span, fresh: int = 0, lives: int | None = None) -> d
         headers[PARTIAL] = span.partial
     if span.packed:
         headers[ENCODING] = GZIP
+    if span.since:
+        headers[SINCE] = "%d" % span.since
     if lives is not None:
         headers[LIVES] = "%d" % lives
     return headers
@@ -123,6 +128,9 @@ def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | Non
     encoding = headers.get(ENCODING)
     if encoding not in (None, GZIP):
         raise WireError("bad %s" % ENCODING)
+    since = headers.get(SINCE, "0")
+    if _NUMBER.match(since) is None or int(since) > int(begin):
+        raise WireError("bad %s" % SINCE)
     length = int(end) - int(begin)
     fits = length <= UNPACKED_MOST if encoding else length == payload_length + (partial is None)
     if length <= 0 or not fits:
@@ -136,6 +144,7 @@ def decode(headers: Mapping[str, str] | None, payload_length: int) -> Span | Non
         head_hash=parsed_head.group(2),
         partial=partial,
         packed=encoding is not None,
+        since=int(since),
     )
 
 

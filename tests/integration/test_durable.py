@@ -598,6 +598,24 @@ def test_a_line_that_is_not_complete_is_not_lost_when_its_partition_moves(fleet:
         fleet.expect(b"tail\n", seconds=60)
 
 
+def test_a_partition_count_that_is_raised_and_lowered_again_makes_no_hole(fleet: DurableFleet) -> None:
+    """The host is in partition 0 of five and in 5 of ten, and what it sent there the first one need not have."""
+    limits = {"SHIPPER_PARTITIONS": "10", "SHIPPER_STREAM_MAX_BYTES": fleet.max_bytes}
+    made = run_shipper("streams", env={**fleet.common, **limits})
+    assert made.returncode == 0, made.stderr
+    written = b""
+    with fleet.consumer(SHIPPER_READ_PARTITIONS="0-9") as consumer:
+        for count in ("5", "10", "5"):
+            written += fleet.write(20, count)
+            with fleet.producer(SHIPPER_PARTITIONS=count) as producer:
+                fleet.expect(written)
+                written += fleet.write(20, "%s again" % count)
+                fleet.expect(written)
+                assert producer.stop() == 0
+        assert consumer.stop() == 0
+        assert "issing" not in consumer.log
+
+
 def test_many_partitions_with_a_backlog_are_read_without_being_cut_off(fleet: DurableFleet) -> None:
     env = {**fleet.common, "SHIPPER_STREAM": "many", "SHIPPER_SUBJECT": "many", "SHIPPER_PARTITIONS": "64"}
     made = run_shipper("streams", env={**env, "SHIPPER_STREAM_MAX_BYTES": "8MiB"})

@@ -222,6 +222,20 @@ def test_lives_are_counted_on_behind_a_version_that_does_not_count_them(folder: 
         assert store.begun == 7
 
 
+def test_what_was_published_elsewhere_is_remembered(folder: Path) -> None:
+    offsets = []
+    for target, offset in (("a", 5), ("a", 7), ("b", 9), ("b", 9), ("a", 9)):
+        with positions(folder) as store:
+            store.publish_to(target)
+            if not store.records:
+                remember(store, OURS)
+            (record,) = store.records[b"/var/log/a"]
+            offsets.append(record.since)
+            record.offset = offset
+            store.save()
+    assert offsets == [0, 0, 7, 7, 9]
+
+
 def test_what_is_not_on_disk_is_not_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

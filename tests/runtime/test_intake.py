@@ -51,6 +51,15 @@ def test_a_hole_is_counted_at_once_and_stops_nothing() -> None:
     assert plan.take("h", span(12, 14), b"y") == Taken(b"y\n")
 
 
+@pytest.mark.parametrize(("since", "missing"), [(0, 6), (4, 6), (7, 3), (10, 0)])
+def test_what_went_elsewhere_is_not_missing(since: int, missing: int) -> None:
+    plan = Intake(whole_lines=True)
+    plan.take("h", span(0, 4, MORE), b"abcd")
+    moved = span(10, 12)._replace(since=since)
+    # The line's other half is not here, and never will be.
+    assert plan.take("h", moved, b"z") == Taken(b"abcd\nz\n", missing=missing)
+
+
 def test_an_unknown_life_is_taken_where_it_begins() -> None:
     plan = Intake(whole_lines=False)
     assert plan.take("h", span(500, 502), b"z") == Taken(b"z\n")

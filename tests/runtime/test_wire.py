@@ -17,13 +17,14 @@ names = st.binary(min_size=1, max_size=40).filter(
     lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
 )
 spans = st.builds(
-    lambda parts, begin, length, partial: Span(
-        b"/" + b"/".join(parts), LIFE, begin, begin + length + (partial is None), 5, HEAD, partial
+    lambda parts, begin, length, partial, since: Span(
+        b"/" + b"/".join(parts), LIFE, begin, begin + length + (partial is None), 5, HEAD, partial, since=begin // since
     ),
     st.lists(names, min_size=1, max_size=4),
     st.integers(0, 2**40),
     st.integers(1, 2**20),
     st.sampled_from([None, wire.MORE, wire.FINISHED]),
+    st.sampled_from([1, 2, 2**41]),
 )
 
 
@@ -99,6 +100,8 @@ def test_unknown_headers_are_ignored() -> None:
         {"Shipper-Source": "/" + "x" * 256},
         {"Shipper-Source": "/x" * 1000},
         {"Shipper-Source": "/"},
+        {"Shipper-Since": "11"},
+        {"Shipper-Since": "x"},
     ],
 )
 def test_headers_that_contradict_themselves_are_rejected(change: dict[str, str | None]) -> None:
