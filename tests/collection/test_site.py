@@ -94,8 +94,9 @@ def test_a_service_is_restarted_when_what_it_reads_has_changed_and_only_then(fle
     after = fleet.pids()
     assert {name for name in before if before[name] != after[name]} == {"web1.example.net shipper-producer"}
 
-    # 2. A setting that cannot work is refused by the program, and nothing that is live changes.
-    fleet.vars["consumer_output"] = "%d-%m-%Y"
+    # 2. A setting that cannot work is refused by the program where nobody could tell before, and nothing that is live
+    # changes.
+    fleet.vars["consumer_output"] = "{{ '%d-%m-%Y' }}"
     refused = fleet.play()
     assert refused.code != 0
     assert "SHIPPER_OUTPUT=%d-%m-%Y: " in refused.message
