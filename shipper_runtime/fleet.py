@@ -34,7 +34,7 @@ NEEDED = {
 }
 
 # Of what there must be one at least; anything else that is counted may be 0.
-LEAST = {"consumer_workers": 1}
+LEAST = {"consumer_workers": 1, "shipper_certificate_days": 1}
 
 # What Ansible takes for one.
 _BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "1", "0", "1.0", "0.0"))
@@ -68,6 +68,11 @@ def plan_fleet(
     _agree_on_partitions(plan, inventory, producers, consumers or (), brokers, default_partitions)
     _check_names(plan, inventory, producers, consumers or ())
     members = list(dict.fromkeys([*producers, *(consumers or ())]))
+    if len(brokers) == 2:
+        plan.problems.append(
+            "there are two brokers, %s, and neither can go on when the other is away: use one, or three"
+            % named(brokers)
+        )
     plan.problems += identities.problems(inventory, members, consumers or (), brokers)
     if plan.problems or consumers is None:
         return plan

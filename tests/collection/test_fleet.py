@@ -79,6 +79,15 @@ def test_a_guarded_fleet_with_its_own_broker_is_rolled_out_from_nothing(guarded:
     second = guarded.play()
     assert (second.code, second.sum("changed")) == (0, 0), second.output
 
+    # A broker may archive too, and with two partitions one of three archive hosts has nothing to read.
+    guarded.consumers.update(a2={}, b1={})
+    third = guarded.play()
+    assert third.code == 0, third.output
+    status = guarded.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
+    assert status.code == 0, status.output
+    assert "all is well" in status.message
+    guarded.consumers = {"a1": {}}
+
     users = guarded.host("b1") / "etc/shipper-broker/users.conf"
     assert "web2.example.net" in users.read_text()
     del guarded.producers["web2.example.net"]

@@ -414,6 +414,7 @@ def test_an_empty_group_is_none(nothing):
     ("variables", "problem"),
     [
         ({"consumer_workers": 0}, "consumer_workers=0 for a1: use a whole number, 1 or more"),
+        ({"shipper_certificate_days": 0}, "shipper_certificate_days=0 for a1: use a whole number, 1 or more"),
         ({"consumer_workers": -1}, "consumer_workers=-1 for a1: use a whole number, 1 or more"),
         ({"shipper_tls": False}, "shipper_tls=False for a1: use none, private or provided"),
         ({"producer_files": "/var/log/a"}, "producer_files=/var/log/a for a1: use a list"),
@@ -516,4 +517,12 @@ def test_what_hosts_need_and_nobody_has_told_them_is_named():
     del hosts["web1"]["producer_nats_url"]
     assert plan(hosts, **asked, names=["shipper_nats_url"])["problems"] == [
         "producer_files is not set for web2: name the files to ship",
+    ]
+
+
+def test_two_brokers_are_less_than_one():
+    hosts = fleet(b1={}, b2={}, b3={})
+    assert plan(hosts, ["web1"], ["a1"], brokers=["b1", "b2", "b3"])["problems"] == []
+    assert plan(hosts, ["web1"], ["a1"], brokers=["b1", "b2"])["problems"] == [
+        "there are two brokers, b1 and b2, and neither can go on when the other is away: use one, or three"
     ]
