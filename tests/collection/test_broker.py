@@ -577,7 +577,7 @@ def test_nats_server_comes_from_the_controller(brokers: Brokers) -> None:
     assert refused.code != 0
     assert re.search(r"has the SHA-256 checksum [0-9a-f]{64}, not 0{64}: get the right file", refused.message)
     checksum = hashlib.sha256(binary.read_bytes()).hexdigest()
-    brokers.vars["broker_binary_sha256"] = checksum
+    brokers.vars["broker_binary_sha256"] = checksum.upper()
     assert brokers.deploy("--check", "--diff").code == 0
     first = brokers.deploy()
     assert first.code == 0, first.output
