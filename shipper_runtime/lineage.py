@@ -74,6 +74,8 @@ class Shared:
     def elsewhere(self, key: Key) -> Sibling | None:
         """The file of this device and inode in any of the folders that are looked into."""
         if self._placed != self.folders.generation:
+            for source in self.store.records:
+                self.folders.names(os.path.dirname(source))
             found = (look(path) for path in self.folders.paths())
             self._places = {each.key: each.path for each in found if each is not None and each.key in self.claims}
             self._placed = self.folders.generation

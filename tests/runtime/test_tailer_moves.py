@@ -57,6 +57,22 @@ def test_a_folder_that_was_renamed_while_down_costs_and_doubles_nothing(
     assert archive.of(moved) == lines("later", 3) * later
 
 
+def test_a_file_that_was_rotated_where_its_folder_went_is_found_there_after_another_stop(tmp_path: Path) -> None:
+    log, moved = make(tmp_path / "web" / "app.log", lines("a", 50)), tmp_path / "www" / "app.log"
+    drive = Drive(tmp_path, tmp_path / "*" / "app.log")
+    drive.run()
+    drive.stop()
+    log.parent.rename(moved.parent)
+    append(moved, lines("b", 3))
+    rename(moved)
+    append(moved, b"part of a line")
+    drive.begin()
+    drive.stop()
+    drive.begin()
+    archive = drive.run(10)
+    assert archive.of(log) == lines("a", 50) + lines("b", 3)
+
+
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("evicted", [False, True])
 @pytest.mark.parametrize("glob", [False, True])
