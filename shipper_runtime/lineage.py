@@ -216,7 +216,7 @@ class Lineage:
             if life.record.finished:
                 if not life.intact() or (own is not None and key == own.key and not life.is_file(own)):
                     self.vanished(life)
-            elif not was_open and life.unknown and self._reused(life, own, family):
+            elif not was_open and life.unknown and (life.gone or self._reused(life, own, family)):
                 self.forget(life)
             elif not was_open or not life.intact():
                 shrunk, length = life.shrunk(), max(life.size, life.record.offset)

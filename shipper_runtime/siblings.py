@@ -250,7 +250,9 @@ class Folders:
         return True
 
     def paths(self) -> Iterator[bytes]:
-        """All paths that were seen, though some may not be there any more."""
+        """All paths that were seen, and those beside them, though some may not be there any more."""
+        for folder in {os.path.dirname(path) for path in self._there}:
+            self.names(folder)
         for folder, listing in self._known.items():
             for name in listing.names:
                 yield os.path.join(folder, name)

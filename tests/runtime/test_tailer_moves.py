@@ -73,6 +73,37 @@ def test_a_file_that_was_rotated_where_its_folder_went_is_found_there_after_anot
     assert archive.of(log) == lines("a", 50) + lines("b", 3)
 
 
+def test_an_empty_file_that_went_elsewhere_does_not_keep_the_next_one_waiting(tmp_path: Path) -> None:
+    log = make(tmp_path / "web" / "app.log", b"")
+    drive = Drive(tmp_path, tmp_path / "*" / "app.log")
+    drive.run()
+    drive.stop()
+    log.parent.rename(tmp_path / "www")
+    make(log, b"")
+    append(tmp_path / "www" / "app.log", lines("a", 3))
+    drive.begin()
+    log.parent.rename(tmp_path / "third")
+    append(tmp_path / "third" / "app.log", lines("b", 3))
+    archive = drive.run(20)
+    assert archive.of(tmp_path / "www" / "app.log") == lines("a", 3)
+    assert archive.of(log) == lines("b", 3)
+
+
+def test_the_rest_of_two_files_of_a_folder_that_was_renamed_is_read(tmp_path: Path) -> None:
+    log = make(tmp_path / "web" / "app.log", lines("a", 50))
+    drive = Drive(tmp_path, tmp_path / "*" / "app.log")
+    drive.run()
+    append(log, lines("b", 3))
+    rename(log)
+    append(log, lines("c", 3))
+    while not drive.turn(ack=False):
+        drive.now += 0.3
+    drive.stop()
+    log.parent.rename(tmp_path / "www")
+    drive.begin()
+    assert drive.run(10).of(log) == lines("a", 50) + lines("b", 3) + lines("c", 3)
+
+
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("evicted", [False, True])
 @pytest.mark.parametrize("glob", [False, True])
