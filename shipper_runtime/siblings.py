@@ -361,12 +361,15 @@ def oldest_first(siblings: Iterable[Sibling], read: Callable[[Sibling], int] | N
 
 
 def _rise(indexed: list[Sibling], time_of: Callable[[Sibling], int]) -> bool:
-    """Whether the times of all files say that those with higher numbers are newer. Those of compressed ones, which may
-    have been compressed in one go, count only where all are, and lie apart."""
+    """Whether the times of all files say that those with higher numbers are newer. Those of compressed ones count where
+    there are not two others, and only if they lie apart: they may have been compressed in one go. One that is not
+    compressed is the newest."""
     plain = [sibling for sibling in indexed if not sibling.codec]
-    apart = 1 if plain else _SECOND_NS
-    by_number = sorted(plain or indexed, key=lambda sibling: sibling.rotated.numbers if sibling.rotated else ())
+    telling, apart = (plain, 1) if len(plain) > 1 else (indexed, _SECOND_NS)
+    by_number = sorted(telling, key=lambda sibling: sibling.rotated.numbers if sibling.rotated else ())
     times = [time_of(sibling) for sibling in by_number]
+    if len(plain) == 1 and by_number[-1] not in plain:
+        return False
     return len(times) > 1 and all(later - earlier >= apart for earlier, later in zip(times, times[1:]))
 
 

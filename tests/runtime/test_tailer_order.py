@@ -21,14 +21,15 @@ def age(path: Path, hours: int) -> Path:
     return path
 
 
-def rise(path: Path, zipped: bool = False) -> None:
+def rise(path: Path, zipped: bool = False, delayed: bool = False) -> None:
     """log4j2's way: the first rotated file is app.log.1, the next one app.log.2."""
     names = (path.with_name("%s.%d" % (path.name, number)) for number in count(1))
     free = next(name for name in names if not name.exists() and not name.with_name(name.name + ".gz").exists())
     path.rename(free)
-    if zipped:
-        then = free.stat().st_mtime_ns
-        os.utime(compress(free), ns=(then, then))
+    before = free.with_suffix(".%d" % (int(free.suffix[1:]) - 1))
+    for file in [free] * zipped + [before] * (delayed and before.exists()):
+        then = file.stat().st_mtime_ns
+        os.utime(compress(file), ns=(then, then))
 
 
 def renumber(path: Path) -> None:
@@ -42,7 +43,7 @@ def renumber(path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
-@pytest.mark.parametrize("how", ["plain", "zipped", "renumbered"])
+@pytest.mark.parametrize("how", ["plain", "zipped", "delayed", "renumbered"])
 def test_rotated_files_whose_numbers_rise_are_read_oldest_first(tmp_path: Path, before: int, how: str) -> None:
     log = tmp_path / "app.log"
     drive = Drive(tmp_path, log)
@@ -57,7 +58,7 @@ def test_rotated_files_whose_numbers_rise_are_read_oldest_first(tmp_path: Path, 
     for number in range(before):
         write("before %d" % number, 90 - number)
         drive.run()
-        rise(log, how == "zipped")
+        rise(log, how == "zipped", how == "delayed")
         append(log, b"")
         age(log, 90 - number)
         drive.run(10)
@@ -66,7 +67,7 @@ def test_rotated_files_whose_numbers_rise_are_read_oldest_first(tmp_path: Path, 
     drive.stop()
     for number in range(4):
         write("down %d" % number, 70 - number)
-        rise(log, how == "zipped")
+        rise(log, how == "zipped", how == "delayed")
         if how == "renumbered" and number < before:
             renumber(log)
     write("now", 1)
