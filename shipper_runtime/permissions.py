@@ -119,11 +119,11 @@ def accounts(users: Sequence[Mapping[str, Any]], prefixes: Iterable[str]) -> str
             "accounts {",
             "  %s {" % ACCOUNT,
             "    jetstream: enabled",
-            "    exports: " + json.dumps(exports),
+            "    exports: " + _text(exports),
             *_users(by_account[ACCOUNT]),
             "  }",
             "  %s {" % PRODUCERS,
-            "    imports: " + json.dumps(imports),
+            "    imports: " + _text(imports),
             *_users(by_account[PRODUCERS]),
             "  }",
             "}",
@@ -132,8 +132,13 @@ def accounts(users: Sequence[Mapping[str, Any]], prefixes: Iterable[str]) -> str
     )
 
 
+def _text(value: object) -> str:
+    """As nats-server reads it: it knows no \\u escapes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _users(users: Iterable[dict[str, Any]]) -> list[str]:
-    return ["    users: [", *("      " + json.dumps(user) for user in users), "    ]"]
+    return ["    users: [", *("      " + _text(user) for user in users), "    ]"]
 
 
 def _user(user: Mapping[str, Any]) -> dict[str, Any]:

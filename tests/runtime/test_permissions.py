@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shipper_runtime.permissions import accounts, admin, consumer, inbox_prefix, password, producer
+from tests.support import nats_server_binary
 
 HOSTS = st.from_regex(r"[a-z0-9_-]{1,8}(\.[a-z0-9_-]{1,8}){0,3}", fullmatch=True)
 
@@ -99,3 +102,11 @@ def test_who_only_ships_is_in_an_account_without_jetstream() -> None:
     assert '"user": "web1", "password": "p"' in theirs
     assert "no_auth_user" not in text
     assert "no_auth_user" in accounts([], ["shipper"])
+
+
+def test_nats_server_reads_what_is_not_ascii(tmp_path: Path) -> None:
+    users = [{"name": "web1", "account": "SHIPPER_PRODUCERS", "publish": ["l\u00f6gs.>"], "subscribe": []}]
+    (tmp_path / "nats.conf").write_text(accounts(users, ["l\u00f6gs"]), encoding="utf-8")
+    command = [nats_server_binary(), "-t", "-c", str(tmp_path / "nats.conf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
