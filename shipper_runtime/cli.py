@@ -90,7 +90,7 @@ def _consumer(options: argparse.Namespace, env: Mapping[str, str]) -> None:
     settings = consumer_settings(env, socket.gethostname(), options.take_over)
     consumer.check(settings)
     if options.check:
-        numbers = ",".join(str(number) for number in settings.partitions)
+        numbers = ",".join(str(number) for number in settings.partitions) or "none"
         put("consumer: partitions %s of %s go to %s" % (numbers, settings.prefix, printable(settings.directory)))
     else:
         _serve(lambda service: consumer.run(settings, service), env, _CONSUMER_CHUNK)

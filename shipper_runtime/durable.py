@@ -56,7 +56,7 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
                 "The ledger of %s was begun beside files that were there: what comes is compared with them",
                 printable(settings.directory),
             )
-        count = len(settings.partitions)
+        count = max(len(settings.partitions), 1)
         readers: list[Reader] = []
         meters = ConsumerMeters(lambda: _lags(readers), lambda: broker.reconnects, settings.partitions, durable=True)
         shared = Shared(
@@ -79,7 +79,7 @@ async def run(settings: ConsumerSettings, service: Service, expire: Expire) -> N
 def _check_descriptors(partitions: tuple[int, ...]) -> None:
     """Each partition has a lock, for as long as it is read. Raises SettingError where there cannot be so many."""
     most, _nothing = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY and len(partitions) + _DESCRIPTORS_BESIDE > most:
+    if partitions and most != resource.RLIM_INFINITY and len(partitions) + _DESCRIPTORS_BESIDE > most:
         shown = "%d to %d" % (partitions[0], partitions[-1])
         remedy = "this process may have %d open files, and needs one for each partition; name fewer, or raise the limit"
         raise SettingError("SHIPPER_READ_PARTITIONS", shown, remedy % most)
@@ -121,7 +121,8 @@ async def _serve(shared: Shared, service: Service, readers: list[Reader], expire
         for task in done:
             task.result()
         service.stopped()
-        await asyncio.wait(reading, timeout=_STOP_MOST)
+        # There may be nothing to read.
+        await asyncio.wait([*reading, stopping], timeout=_STOP_MOST)
     finally:
         for task in (*reading, *others, stopping):
             task.cancel()

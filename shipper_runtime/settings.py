@@ -59,7 +59,7 @@ VARIABLES = (
     Variable("SHIPPER_COMPRESS", _SERVICES, "HOW", "none, gzip, or a level 1 to 9: for blocks, and archive files"),
     Variable("SHIPPER_JITTER", _SERVICES, "TIME", "connect after a random time up to this, such as 30s"),
     Variable("SHIPPER_STATE", _PRODUCER, "FOLDER", "where the positions are kept"),
-    Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9"),
+    Variable("SHIPPER_READ_PARTITIONS", ("consumer",), "LIST", "partitions to read, such as 0-4,9, or none"),
     Variable("SHIPPER_DIRECTORY", ("consumer", "ledger"), "FOLDER", "root of the archive"),
     Variable("SHIPPER_OUTPUT", ("consumer",), "PATTERN", "file name below a host's folder: strftime, {source}"),
     Variable("SHIPPER_ROTATE", ("consumer",), "TIME", "period of a file, such as 1d"),
@@ -424,12 +424,14 @@ def parse_duration(name: str, value: str, example: str = "7d") -> int:
 
 
 def _partitions(value: str) -> tuple[int, ...]:
+    if value == "none":
+        return ()
     numbers: set[int] = set()
     for part in value.split(","):
         match = _RANGE.match(part.strip())
         first, last = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (1, 0)
         if last < first:
-            raise SettingError("SHIPPER_READ_PARTITIONS", value, "use numbers and ranges, such as 0-4,9")
+            raise SettingError("SHIPPER_READ_PARTITIONS", value, "use numbers and ranges, such as 0-4,9, or none")
         if last >= PARTITIONS_MAX:
             raise SettingError("SHIPPER_READ_PARTITIONS", value, "the last there can be is %d" % (PARTITIONS_MAX - 1))
         numbers.update(range(first, last + 1))

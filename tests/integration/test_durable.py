@@ -380,7 +380,10 @@ def archived_in(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted((directory / HOST).rglob("*")) if path.is_file())
 
 
-def test_a_partition_that_a_host_does_not_read_any_more_goes_on_elsewhere_where_it_ended(fleet: DurableFleet) -> None:
+@pytest.mark.parametrize("still", ["7", "none"])
+def test_a_partition_that_a_host_does_not_read_any_more_goes_on_elsewhere_where_it_ended(
+    fleet: DurableFleet, still: str
+) -> None:
     other = fleet.folder / "other"
     with fleet.producer(), fleet.consumer() as first:
         written = fleet.write(20, "first host")
@@ -389,9 +392,10 @@ def test_a_partition_that_a_host_does_not_read_any_more_goes_on_elsewhere_where_
         later = fleet.write(20, "second host")
         second = fleet.consumer(SHIPPER_DIRECTORY=str(other))
         second.log_path = fleet.folder / "second.log"
-        with second, fleet.consumer(SHIPPER_READ_PARTITIONS="7"):
+        with second, fleet.consumer(SHIPPER_READ_PARTITIONS=still) as first:
             wait_for(lambda: archived_in(other) == later, 60, second.log)
             assert fleet.archive() == written
+            assert first.stop() == 0
 
 
 def test_a_producer_whose_positions_are_gone_says_so_and_sends_nothing_again_unless_told(fleet: DurableFleet) -> None:

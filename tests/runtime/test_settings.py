@@ -68,6 +68,7 @@ def test_files_are_separated_by_colons() -> None:
         ("9, 3-3,3", (3, 9)),
         ("65535", (65535,)),
         ("", (0,)),
+        ("none", ()),
     ],
 )
 def test_partitions_are_numbers_and_ranges(value: str, expected: tuple[int, ...]) -> None:
@@ -131,7 +132,7 @@ def test_a_setting_of_the_producer_that_cannot_work_is_named(env: dict[str, str]
     "env",
     [
         {"SHIPPER_READ_PARTITIONS": value}
-        for value in ("a", "1-", "-1", "4-0", "0,,1", "0-999999999", "65536", "0;1", "1.5")
+        for value in ("a", "1-", "-1", "4-0", "0,,1", "0-999999999", "65536", "0;1", "1.5", "none,1")
     ]
     + [{"SHIPPER_ROTATE": value} for value in ("1", "d", "0d", "1x", "-1d", "1.5h", "1d ")]
     + [
