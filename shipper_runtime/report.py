@@ -36,7 +36,7 @@ def report(state: State, archives: Mapping[str, State], silent_after: str, secon
     _hosts(made, state, silent_after, seconds)
     _holes(made, archives)
     for host, archive in sorted(archives.items()):
-        if "holes" not in archive and not archive.get("skipped"):
+        if "holes" not in archive:
             made.problems.append("the archive host %s cannot be asked: %s" % (host, archive.get("msg") or "no answer"))
     made.lines += ["", *(made.problems or ["all is well"])]
     return made

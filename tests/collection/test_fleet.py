@@ -79,10 +79,12 @@ def test_a_guarded_fleet_with_its_own_broker_is_rolled_out_from_nothing(guarded:
     second = guarded.play()
     assert (second.code, second.sum("changed")) == (0, 0), second.output
 
-    # A broker may archive too, and with two partitions one of three archive hosts has nothing to read.
-    guarded.consumers.update(a2={}, b1={})
+    # A broker may archive too. Who had all partitions is left with nothing to read, and lets the others have them.
+    guarded.consumers.update(a2={"consumer_read_partitions": [0]}, b1={"consumer_read_partitions": [1]})
     third = guarded.play()
     assert third.code == 0, third.output
+    a1 = guarded.host("a1") / "var/log/shipper/shipper-consumer-1.log"
+    wait_for(lambda: all("Released logs-p%d" % number in a1.read_text() for number in (0, 1)), 60)
     status = guarded.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
     assert status.code == 0, status.output
     assert "all is well" in status.message
