@@ -67,6 +67,12 @@ options:
     description: With O(wait), for how many seconds.
     type: int
     default: 300
+  log:
+    description: With O(wait), the command that prints the end of the server's log, of which the last error is told.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -114,6 +120,8 @@ from ansible.module_utils.basic import AnsibleModule
 OLDEST = (2, 10)
 _ANSWER_SECONDS = 5
 _PAUSE_SECONDS = 0.2
+# The second is how it refuses its configuration, before it has a log.
+_ERROR = re.compile(r"(?:\[(?:FTL|ERR)\] |^nats-server: )(.+)")
 
 
 class Monitoring:
@@ -235,6 +243,15 @@ def _why_not(address: str) -> str:
     return problem
 
 
+def last_error(module: AnsibleModule) -> str:
+    """What the server said last of why it cannot work, to be appended; nothing where it said nothing."""
+    if not module.params["log"]:
+        return ""
+    lines = module.run_command(module.params["log"])[1].splitlines()
+    found = [match.group(1) for match in map(_ERROR.search, lines) if match]
+    return "; its last error is: %s" % found[-1] if found else "; see %s" % " ".join(module.params["log"])
+
+
 def wait(module: AnsibleModule, monitoring: Monitoring) -> None:
     """Until the broker is what it is to be; fails with what is missing."""
     deadline = time.monotonic() + module.params["timeout"]
@@ -249,8 +266,8 @@ def wait(module: AnsibleModule, monitoring: Monitoring) -> None:
             return
         if time.monotonic() > deadline:
             module.fail_json(
-                msg="the broker is not what it is to be after %d seconds: %s; see journalctl -u shipper-broker"
-                % (module.params["timeout"], missing)
+                msg="the broker is not what it is to be after %d seconds: %s%s"
+                % (module.params["timeout"], missing, last_error(module))
             )
         time.sleep(_PAUSE_SECONDS)
 
@@ -269,6 +286,7 @@ def main() -> None:
             "loaded_after": {"type": "str", "default": ""},
             "member": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 300},
+            "log": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -597,6 +597,35 @@ def test_nats_server_comes_from_the_controller(brokers: Brokers) -> None:
     assert len(list(opt.glob("nats-server-*"))) == 2
 
 
+def test_why_a_server_does_not_start_is_told_in_its_own_words(brokers: Brokers) -> None:
+    """Some things it does not see when it looks at its configuration."""
+    run = brokers.deploy()
+    assert run.code == 0, run.output
+    path = brokers.host("b1") / "etc/shipper-broker/nats-server.conf"
+    path.write_text(re.sub(r"(?m)^listen: .*", 'listen: "203.0.113.7:4222"', path.read_text()))
+    os.kill(int(brokers.pid()), signal.SIGKILL)
+    log = brokers.host("b1") / "var/log/shipper/shipper-broker.log"
+    wait_for(lambda: b"[FTL]" in log.read_bytes(), 20)
+    look = {
+        "logfleet.shipper.broker_state": {
+            "binary": nats_server_binary(),
+            "store": str(brokers.host("b1")),
+            "max_file_store": 1,
+            # Nobody listens there.
+            "monitoring": "127.0.0.1:1",
+            "wait": True,
+            "timeout": 1,
+            "log": "{{ __broker_log }}",
+        }
+    }
+    # What the role's defaults say; a play's own variables would hide where this host's root is.
+    brokers.vars["broker_service_manager"] = "supervisor"
+    own = ROOT / "roles/broker/vars/main.yml"
+    run = brokers.deploy(task="vars_files: [%s]\n  tasks: %s" % (own, json.dumps([look])))
+    assert run.code != 0
+    assert "nothing answers on 127.0.0.1:1; its last error is: Error listening on port: 203.0.113.7:4222" in run.message
+
+
 def test_an_old_server_is_refused(brokers: Brokers) -> None:
     """As Debian 12's package is."""
     old = brokers.folder / "nats-server"
