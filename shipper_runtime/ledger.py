@@ -119,7 +119,8 @@ class Lost(Exception):
 class Ledger:
     """Raises LedgerError where it cannot be opened or is not one of ours, OSError where the disk has no room.
 
-    Attributes: id, random, minted with the ledger; begun_anew, whether files were there before it. Thread-safe.
+    Attributes: id, random, minted with the ledger; begun_anew, whether files may be there that it does not know.
+    Thread-safe.
     """
 
     def __init__(self, directory: str) -> None:
@@ -230,6 +231,12 @@ class Ledger:
             database.execute("UPDATE streams SET floors = ? WHERE stream = ?", [json.dumps(floors), stream])
             for row in kept:
                 _update_file(database, stream, row)
+
+    def doubt(self) -> None:
+        """It is an old copy, so files may be there that it does not know."""
+        with self._transaction() as database:
+            database.execute("UPDATE meta SET value = '1' WHERE key = 'begun_anew'")
+        self.begun_anew = True
 
     def release(self, stream: str) -> None:
         """The stream may be another archive's from now on. What is known of it stays, should none take it."""

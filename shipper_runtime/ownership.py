@@ -70,6 +70,22 @@ def start(
     raise NotOurs(host)
 
 
+def is_old_copy(
+    me: Archive, durable: Mapping[str, Any] | None, known: Position | None, info: Mapping[str, Any]
+) -> bool:
+    """Whether the ledger is an older copy of itself: more of the stream was acknowledged in its name than it knows."""
+    if durable is None or (durable["config"].get("metadata") or {}).get(OWNER) != me.ledger:
+        return False
+    floor = floor_of(durable)
+    if floor < max(1, int(info["state"]["first_seq"])):
+        # What an operator purges counts as acknowledged.
+        return False
+    if known is None:
+        return True
+    # Where numbers are used a second time the durable may still be of the first.
+    return known.created == info["created"] and known.sequence < floor and not known.replay_until
+
+
 def released(ledger: str, position: Position, config: Mapping[str, Any]) -> dict[str, Any]:
     """A durable's configuration, changed so that the next archive host may take it from this ledger's position on."""
     metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != OWNER}

@@ -27,7 +27,7 @@ from .intake import Intake, Known, SteadyTime
 from .jetstream import CONSUMER_NOT_FOUND, OLDEST_SERVER, STREAM_NOT_FOUND, JetStream, Place, place
 from .ledger import Commit, Hole, Ledger, LifeRow, Lost, Position, advanced
 from .meters import ConsumerMeters
-from .ownership import Archive, NotOurs, start
+from .ownership import Archive, NotOurs, is_old_copy, start
 from .packing import Packed, received
 from .partition import partition_subject
 from .pull import Pull
@@ -298,6 +298,11 @@ class _Session:
                 raise
         known = self._ledger.position(self._stream)
         found = start(self._me, durable, known, str(info["created"]), reader._take_over)
+        if is_old_copy(self._me, durable, known, info):
+            logger.warning(
+                "%s: the ledger is an old copy; what comes is compared with files it does not know", self._stream
+            )
+            self._ledger.doubt()
         if found.why:
             logger.warning("%s: %s", self._stream, found.why)
         if found.new:

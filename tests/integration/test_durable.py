@@ -303,6 +303,34 @@ def test_the_archive_survives_loss_of_its_ledger(fleet: DurableFleet, durable_to
         assert (producer.stop(), consumer.stop()) == (0, 0)
 
 
+@compressed_too
+def test_a_ledger_from_an_old_copy_is_told_and_files_that_it_does_not_know_are_not_written_twice(
+    fleet: DurableFleet,
+) -> None:
+    output = {"SHIPPER_OUTPUT": "%Y%m%d%H%M%S", "SHIPPER_ROTATE": "1s", "SHIPPER_MAX_AGE": "1d"}
+    with fleet.consumer(**output) as consumer:
+        fleet.publish(b"one", b"two")
+        fleet.settle()
+        assert consumer.stop() == 0
+        shutil.copytree(fleet.directory() / ".shipper", fleet.folder / "copy")
+        time.sleep(1.1)
+        consumer.start()
+        fleet.publish(b"three", b"four")
+        fleet.settle()
+        assert consumer.stop() == 0
+        assert "old copy" not in consumer.log
+        shutil.rmtree(fleet.directory() / ".shipper")
+        shutil.copytree(fleet.folder / "copy", fleet.directory() / ".shipper")
+        consumer.start()
+        consumer.wait_for_log("the ledger is an old copy")
+        consumer.stop(signal.SIGKILL)
+        consumer.start()
+        fleet.publish(b"five")
+        fleet.settle()
+        assert consumer.stop() == 0
+        assert fleet.archive() == b"one\ntwo\nthree\nfour\nfive\n"
+
+
 def test_a_group_whose_durable_is_gone_keeps_its_messages_while_another_group_trims(tmp_path: Path) -> None:
     with fleet_in(tmp_path, max_bytes="4MiB") as fleet:
         with fleet.producer() as producer, fleet.consumer(group="a") as a, fleet.consumer(group="b") as b:

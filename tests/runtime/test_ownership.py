@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shipper_runtime.ledger import Position
-from shipper_runtime.ownership import Archive, NotOurs, Start, released, start
+from shipper_runtime.ownership import Archive, NotOurs, Start, is_old_copy, released, start
 
 CREATED = "2026-01-31T10:00:00Z"
 ME = Archive("1" * 32, "archive1", "/srv/archive")
@@ -30,6 +30,27 @@ def test_a_stream_that_nobody_has_read_is_begun_at_its_first_message() -> None:
 @pytest.mark.parametrize("found", [None, durable(ME.metadata)])
 def test_an_own_stream_goes_on_behind_what_the_ledger_knows_and_not_the_broker(found: dict[str, Any] | None) -> None:
     assert start(ME, found, KNOWN, CREATED, False) == Start(KNOWN, told=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "old"),
+    [
+        (durable(ME.metadata, 7), KNOWN, False),
+        (durable(ME.metadata, 8), KNOWN, True),
+        (durable(ME.metadata, 8), KNOWN._replace(created="2025-01-31T10:00:00Z"), False),
+        (durable(ME.metadata, 8), KNOWN._replace(sequence=0, replay_until=70), False),
+        (durable(ME.metadata, 8), None, True),
+        (durable(ME.metadata, 0), None, False),
+        (durable(ME.metadata, 4), KNOWN._replace(sequence=3), False),
+        (durable(OTHER.metadata, 8), KNOWN, False),
+        (None, KNOWN, False),
+    ],
+)
+def test_a_ledger_that_knows_less_than_was_acknowledged_in_its_name_is_an_old_copy(
+    found: dict[str, Any] | None, known: Position | None, old: bool
+) -> None:
+    info = {"created": CREATED, "state": {"first_seq": 5}}
+    assert is_old_copy(ME, found, known, info) is old
 
 
 @pytest.mark.parametrize("known", [None, KNOWN])
