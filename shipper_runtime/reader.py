@@ -36,7 +36,7 @@ from .settings import ConsumerSettings, partition_stream
 from .tally import Tally
 from .trim import INTERVAL as TRIM_INTERVAL
 from .trim import Trimmer, durables
-from .turns import locked
+from .turns import Turn
 from .vault import Contested, Vault
 from .wire import Payload, decode
 
@@ -527,14 +527,14 @@ class _Session:
 
     async def _write_contested(self) -> None:
         """What other partitions write too comes last, and is committed at once."""
-        deadline = time.monotonic() + 2 * _TURN_SECONDS
         for left in self._vault.left():
             while (fd := self._vault.write_contested(left)) is not None:
                 self._reader._complain(_CONTESTED, left.shown)
-                if not await locked(fd, _TURN_SECONDS):
+                turn = Turn(fd)
+                if not await turn.within(_TURN_SECONDS):
                     # Each may wait for what the other has: from now on both have nothing before what they wait for.
                     self._vault.contest_all()
-                    if time.monotonic() > deadline:
+                    if not await turn.within(_TURN_SECONDS):
                         raise OutOfStep("another partition does not commit %s" % left.shown)
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
