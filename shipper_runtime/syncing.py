@@ -60,7 +60,8 @@ def sync_folder(path: bytes) -> None:
     """Sync a folder, if it is still there: a sweep may have removed an empty one. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         # Names were looked up without following links; the root may be one, by the operator's choice.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A FIFO in its place would be waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_what_the_system_says_is_raised(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_needs_no_sync(tmp_path: Path) -> None:
     with contextlib.closing(Syncer(os.fsencode(tmp_path))) as syncer:
         syncer.sync([], [os.fsencode(tmp_path / "gone"), os.fsencode(tmp_path)])
+
+
+def test_a_fifo_in_a_folders_place_is_not_waited_for(tmp_path: Path) -> None:
+    with contextlib.closing(Syncer(os.fsencode(tmp_path))) as syncer:
+        os.mkfifo(tmp_path / "fifo")
+        # Who waits all the same is let go on, and raises nothing.
+        writer = threading.Timer(5.0, os.open, [tmp_path / "fifo", os.O_WRONLY | os.O_NONBLOCK])
+        writer.start()
+        try:
+            with pytest.raises(NotADirectoryError):
+                syncer.sync([], {os.fsencode(tmp_path / "fifo")})
+        finally:
+            writer.cancel()
