@@ -83,8 +83,13 @@ def test_a_guarded_fleet_with_its_own_broker_is_rolled_out_from_nothing(guarded:
     guarded.consumers.update(a2={"consumer_read_partitions": [0]}, b1={"consumer_read_partitions": [1]})
     third = guarded.play()
     assert third.code == 0, third.output
-    a1 = guarded.host("a1") / "var/log/shipper/shipper-consumer-1.log"
-    wait_for(lambda: all("Released logs-p%d" % number in a1.read_text() for number in (0, 1)), 60)
+
+    def said(host: str, text: str) -> bool:
+        return text in (guarded.host(host) / "var/log/shipper/shipper-consumer-1.log").read_text()
+
+    for number, owner in enumerate(("a2", "b1")):
+        wait_for(lambda: said("a1", "Released logs-p%d" % number), 60)  # noqa: B023
+        wait_for(lambda: said(owner, "Waiting for messages on subject shipper.p%d.>" % number), 60)  # noqa: B023
     status = guarded.play("-e", "shipper_assert=true", playbook="logfleet.shipper.status")
     assert status.code == 0, status.output
     assert "all is well" in status.message
