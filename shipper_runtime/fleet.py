@@ -26,11 +26,19 @@ VARIABLES = (*PARTITIONS.values(), STREAM, HOSTNAME, READ_PARTITIONS, *identitie
 # How many hosts at a time: Ansible would stumble over it only when it comes to them.
 SERIAL = "shipper_serial"
 
+_NAME_SUBJECT = "name what all subjects begin with, such as shipper"
+_NAME_SERVERS = "name the servers, such as nats://nats1.example.net:4222"
 # What the hosts of a role must be told, by one variable or another, and what to do about it.
-NEEDED = {
-    ("producer_files",): "name the files to ship",
-    ("{role}_subject", "shipper_subject"): "name what all subjects begin with, such as shipper",
-    ("{role}_nats_url", "shipper_nats_url"): "name the servers, such as nats://nats1.example.net:4222",
+NEEDED: dict[str, dict[tuple[str, ...], str]] = {
+    "producer": {
+        ("producer_files",): "name the files to ship",
+        ("producer_subject", "shipper_subject"): _NAME_SUBJECT,
+        ("producer_nats_url", "shipper_nats_url"): _NAME_SERVERS,
+    },
+    "consumer": {
+        ("consumer_subject", "shipper_subject"): _NAME_SUBJECT,
+        ("consumer_nats_url", "shipper_nats_url"): _NAME_SERVERS,
+    },
 }
 
 # Of what there must be one at least; anything else that is counted may be 0.
@@ -118,6 +126,7 @@ def wrong_values(inventory: Inventory, options: Mapping[str, Mapping[str, Any]])
     output, rotate = (str(options.get(name, {}).get("default", "")) for name in (values.OUTPUT, values.ROTATE))
     # A fleet's values are the same for nearly all hosts.
     known: dict[tuple[str, str], tuple[str, str] | None] = {}
+    known_together: dict[tuple[str, ...], tuple[str, str, str] | None] = {}
     for host, variables in inventory.items():
         found = []
         for name, value in variables.items():
@@ -127,8 +136,14 @@ def wrong_values(inventory: Inventory, options: Mapping[str, Mapping[str, Any]])
             problem = known[key]
             if problem is not None:
                 found.append((name, *problem))
-        together = None if found else values.problem_together(variables, output, rotate)
-        for name, shown, remedy in found if together is None else [together]:
+        if not found:
+            given = tuple(repr(variables.get(name)) for name in values.TOGETHER)
+            if given not in known_together:
+                known_together[given] = values.problem_together(variables, output, rotate)
+            together = known_together[given]
+            if together is not None:
+                found.append(together)
+        for name, shown, remedy in found:
             claims["%s=%s" % (name, shown), remedy].append(host)
     return ["%s for %s: %s" % (claim, named(hosts), remedy) for (claim, remedy), hosts in sorted(claims.items())]
 
@@ -139,9 +154,8 @@ def unset(inventory: Inventory, members: Mapping[str, Sequence[str]], elsewhere:
     everywhere = set(elsewhere).difference(*inventory.values())
     lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
     for role, hosts in members.items():
-        for choices, remedy in NEEDED.items():
-            names = [name.format(role=role) for name in choices]
-            if not names[-1].startswith((role, "shipper")) or everywhere.intersection(names):
+        for names, remedy in NEEDED[role].items():
+            if everywhere.intersection(names):
                 continue
             for host in hosts:
                 if all(inventory[host].get(name) in (None, "", []) for name in names):

@@ -90,7 +90,9 @@ _CHECKS: dict[str, Check] = {
     "broker_cluster_port": _port,
     "broker_monitoring": _listen,
 }
-NAMES = frozenset((*_CHECKS, FILES, OUTPUT, *COMPRESS, AUTH))
+# What problem_together() looks at.
+TOGETHER = (AUTH, *URLS, OUTPUT, ROTATE, *COMPRESS, MAX_AGE, DUPLICATES)
+NAMES = frozenset((*_CHECKS, FILES, *TOGETHER))
 
 
 def problem(name: str, value: Any) -> tuple[str, str] | None:

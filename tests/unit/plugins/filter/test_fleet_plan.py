@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.logfleet.shipper.plugins.filter.fleet_plan import FilterModule, fleet_plan
+from ansible_collections.logfleet.shipper.shipper_runtime import values
 
 
 def plan(hosts, producers=(), consumers=None, **options):
@@ -526,3 +527,12 @@ def test_two_brokers_are_less_than_one():
     assert plan(hosts, ["web1"], ["a1"], brokers=["b1", "b2"])["problems"] == [
         "there are two brokers, b1 and b2, and neither can go on when the other is away: use one, or three"
     ]
+
+
+def test_what_all_hosts_have_alike_is_looked_at_once(monkeypatch):
+    looked = []
+    look = values.problem_together
+    monkeypatch.setattr(values, "problem_together", lambda *given: looked.append(given) or look(*given))
+    hosts = fleet(**{name: {"consumer_rotate": "1h"} for name in ("web1", "web2", "a1", "a2")})
+    assert len(plan(hosts, ["web1", "web2"], ["a1", "a2"])["problems"]) == 1
+    assert len(looked) == 1
