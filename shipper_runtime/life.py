@@ -227,9 +227,11 @@ class Life:
 
     def shrunk(self) -> bool:
         """Whether the open file is shorter than it once was, though it may have grown again. Raises OSError."""
-        if self.file is None or self.file.whole:
+        return self.file is not None and self._is_shorter(self.file, self.file.stat().st_size)
+
+    def _is_shorter(self, file: AnyFile, size: int) -> bool:
+        if file.whole:
             return False
-        size = self.file.stat().st_size
         self.size = max(self.size, self.record.offset, self.record.head_length, size)
         return size < self.size
 
@@ -273,9 +275,9 @@ class Life:
         """
         file, record = self.file, self.record
         assert file is not None
-        if self.shrunk():
-            raise Replaced
         found = file.stat()
+        if self._is_shorter(file, found.st_size):
+            raise Replaced
         if record.skip_nuls and not self._skip_nuls(file):
             return None
         before = record.tail_length

@@ -233,8 +233,13 @@ class _Session:
         directory = os.path.abspath(shared.settings.directory)
         self._me = Archive(shared.ledger.id, shared.settings.host, directory)
         self._vault = Vault(
-            *(shared.root, shared.ledger, self._stream, self._unwritten, shared.descriptors, shared.settings.compress),
-            contested=reader.contested,
+            shared.root,
+            shared.ledger,
+            self._stream,
+            self._unwritten,
+            shared.descriptors,
+            shared.settings.compress,
+            reader.contested,
         )
         self._intake = Intake(
             whole_lines=not shared.settings.output.has_source,
