@@ -32,6 +32,19 @@ def rise(path: Path, zipped: bool = False, delayed: bool = False) -> None:
         os.utime(compress(file), ns=(then, then))
 
 
+class Written:
+    """Writes to a log as if that was so many hours ago; all says what the file's archive must hold."""
+
+    def __init__(self, log: Path) -> None:
+        self.all = b""
+        self._log = log
+
+    def write(self, name: str, hours: int) -> None:
+        append(self._log, lines(name, 3))
+        age(self._log, hours)
+        self.all += lines(name, 3)
+
+
 def renumber(path: Path) -> None:
     """log4j2's way when there are too many: the oldest is deleted, and all others have one less."""
     path.with_name(path.name + ".1").unlink()
@@ -47,32 +60,25 @@ def renumber(path: Path) -> None:
 def test_rotated_files_whose_numbers_rise_are_read_oldest_first(tmp_path: Path, before: int, how: str) -> None:
     log = tmp_path / "app.log"
     drive = Drive(tmp_path, log)
-    written = b""
-
-    def write(name: str, hours: int) -> None:
-        nonlocal written
-        append(log, lines(name, 3))
-        age(log, hours)
-        written += lines(name, 3)
-
+    written = Written(log)
     for number in range(before):
-        write("before %d" % number, 90 - number)
+        written.write("before %d" % number, 90 - number)
         drive.run()
         rise(log, how == "zipped", how == "delayed")
         append(log, b"")
         age(log, 90 - number)
         drive.run(10)
-    write("read", 80)
+    written.write("read", 80)
     drive.run(10)
     drive.stop()
     for number in range(4):
-        write("down %d" % number, 70 - number)
+        written.write("down %d" % number, 70 - number)
         rise(log, how == "zipped", how == "delayed")
         if how == "renumbered" and number < before:
             renumber(log)
-    write("now", 1)
+    written.write("now", 1)
     drive.begin()
-    assert drive.run(10).of(log) == written
+    assert drive.run(10).of(log) == written.all
 
 
 def test_a_glob_begins_with_the_oldest_of_files_whose_numbers_rise(tmp_path: Path) -> None:
@@ -118,19 +124,12 @@ def test_files_that_were_shipped_long_ago_and_compressed_late_are_not_read_again
 ) -> None:
     log = tmp_path / "app.log"
     drive = Drive(tmp_path, log)
-    written = b""
-
-    def write(name: str, hours: int) -> None:
-        nonlocal written
-        append(log, lines(name, 3))
-        age(log, hours)
-        written += lines(name, 3)
-
+    written = Written(log)
     for number in range(rotations):
-        write("rotated %d" % number, 90 - number)
+        written.write("rotated %d" % number, 90 - number)
         drive.run()
         how(log)
-    write("read", 80)
+    written.write("read", 80)
     drive.run(10)
     drive.stop()
     for number in range(1, rotations + 1):
@@ -140,12 +139,12 @@ def test_files_that_were_shipped_long_ago_and_compressed_late_are_not_read_again
         drive.run(10)
         drive.stop()
     for number in range(outages):
-        write("not read %d" % number, 9)
+        written.write("not read %d" % number, 9)
         how(log)
-    write("now", 1)
+    written.write("now", 1)
     for _turn in range(10):
         drive.begin()
-        assert drive.run(10).of(log) == written
+        assert drive.run(10).of(log) == written.all
         drive.stop()
 
 
